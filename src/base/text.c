@@ -1,0 +1,99 @@
+#include "base/text.h"
+
+#include <stdio.h>
+
+#include "base/macro.h"
+
+#define NAME_MAX_BYTES 64
+
+size_t utf8_sequence(const char *data, size_t size, unsigned *ret_character) {
+        static const unsigned smallest[] = { 0, 0, 0x80, 0x800, 0x10000 };
+        const unsigned char *p = (const unsigned char *)data;
+        unsigned character;
+        size_t length;
+
+        if (size == 0)
+                return 0;
+
+        if (p[0] < 0x80) {
+                length = 1;
+                character = p[0];
+        } else if ((p[0] & 0xe0) == 0xc0) {
+                length = 2;
+                character = p[0] & 0x1f;
+        } else if ((p[0] & 0xf0) == 0xe0) {
+                length = 3;
+                character = p[0] & 0x0f;
+        } else if ((p[0] & 0xf8) == 0xf0) {
+                length = 4;
+                character = p[0] & 0x07;
+        } else
+                return 0;
+
+        if (length > size)
+                return 0;
+
+        for (size_t i = 1; i < length; i++) {
+                if ((p[i] & 0xc0) != 0x80)
+                        return 0;
+                character = character << 6 | (p[i] & 0x3f);
+        }
+
+        if (character < smallest[length] || character > 0x10ffff || (character & 0xfffff800) == 0xd800)
+                return 0;
+
+        if (ret_character)
+                *ret_character = character;
+        return length;
+}
+
+bool utf8_noncharacter(unsigned character) {
+        return (character >= 0xfdd0 && character <= 0xfdef) || (character & 0xfffe) == 0xfffe;
+}
+
+char *text_escape(const char *data, size_t size, size_t max) {
+        _cleanup_(freep) char *text = NULL;
+        size_t used = 0, fits = 0;
+
+        text = malloc(MIN(size * 4, max) + sizeof("..."));
+        if (!text)
+                return NULL;
+
+        for (size_t i = 0; i < size;) {
+                unsigned character = 0;
+                size_t length = utf8_sequence(data + i, size - i, &character);
+                char escaped[5];
+                const char *piece = data + i;
+                size_t n = length;
+
+                if (length == 0 || character < 0x20 || (character >= 0x7f && character < 0xa0) ||
+                    utf8_noncharacter(character)) {
+                        (void)snprintf(escaped, sizeof(escaped), "\\x%02x", (unsigned char)data[i]);
+                        piece = escaped;
+                        n = 4;
+                        length = 1;
+                }
+
+                if (used + n > max) {
+                        used = fits;
+                        memcpy(text + used, "...", 3);
+                        used += 3;
+                        break;
+                }
+
+                memcpy(text + used, piece, n);
+                used += n;
+                i += length;
+                if (used + 3 <= max)
+                        fits = used;
+        }
+
+        text[used] = 0;
+        return TAKE_PTR(text);
+}
+
+bool text_is_name(const char *name) {
+        size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
+
+        return length > 0 && length <= NAME_MAX_BYTES && name[length] == 0;
+}

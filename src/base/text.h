@@ -1,0 +1,19 @@
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Length in bytes (1 to 4) of the well-formed UTF-8 sequence at data (RFC 3629: no surrogates, no overlong
+ * forms, nothing past U+10FFFF), or 0. *ret_character is optional. */
+size_t utf8_sequence(const char *data, size_t size, unsigned *ret_character);
+
+/* Whether sd-bus and some other D-Bus libraries refuse the character in a string: the Unicode noncharacters. */
+bool utf8_noncharacter(unsigned character);
+
+/* A copy that is safe to show, log and put on the bus: valid UTF-8, with control characters, invalid bytes and
+ * noncharacters written as \xNN. Cut, with "..." at the end, so that it has at most max bytes. NULL when out of
+ * memory. */
+char *text_escape(const char *data, size_t size, size_t max);
+
+/* Whether name is [a-z0-9-]{1,64}, the form of a server's name. */
+bool text_is_name(const char *name);

@@ -1,0 +1,153 @@
+#include "broker/call.h"
+
+#include <stdio.h>
+
+#define METHOD_MAX_BYTES 256
+#define TOOL_MAX_BYTES 1024
+
+/* What a client can't ask for, because the broker says it itself, or because it has no one answer */
+static int check_method(const CallSpec *spec, Failure *failure) {
+        static const struct {
+                const char *method, *why;
+        } refused[] = {
+                { "initialize", "the broker greets the servers itself" },
+                { "notifications/initialized", "the broker greets the servers itself" },
+                { "notifications/cancelled", "a call is cancelled by leaving the bus" },
+                { "notifications/progress", "it would answer nothing that the server asked for" },
+                { "subscriptions/listen", "it has no answer for as long as it is listened to" },
+        };
+        bool notification = strncmp(spec->method, "notifications/", strlen("notifications/")) == 0;
+
+        if (!*spec->method || strlen(spec->method) > METHOD_MAX_BYTES)
+                return failure_set(failure, FAILURE_INVALID_ARGUMENTS, "method has to have 1 to %d bytes",
+                                   METHOD_MAX_BYTES);
+        if (spec->tool && (!*spec->tool || strlen(spec->tool) > TOOL_MAX_BYTES))
+                return failure_set(failure, FAILURE_INVALID_ARGUMENTS, "tool has to have 1 to %d bytes",
+                                   TOOL_MAX_BYTES);
+
+        for (size_t i = 0; i < ELEMENTSOF(refused); i++)
+                if (streq(spec->method, refused[i].method))
+                        return failure_set(failure, FAILURE_INVALID_ARGUMENTS, "%s can't be sent: %s", spec->method,
+                                           refused[i].why);
+
+        if (spec->kind == REQUEST_CALL && notification)
+                return failure_set(failure, FAILURE_INVALID_ARGUMENTS,
+                                   "%s is a notification and has no answer: send it with Notify", spec->method);
+        if (spec->kind == REQUEST_NOTIFICATION && !notification)
+                return failure_set(failure, FAILURE_INVALID_ARGUMENTS, "%s is no notification: send it with Call",
+                                   spec->method);
+
+        return 0;
+}
+
+static int read_params(const CallSpec *spec, size_t size, unsigned depth, McpParams *ret, Failure *failure) {
+        const char *what = spec->tool ? "arguments" : "params";
+        JsonError error;
+        int r;
+
+        r = mcp_params_read(spec->params, size, depth, ret, &error);
+        if (r >= 0)
+                return 0;
+
+        if (r == -EINVAL)
+                return failure_set(failure, FAILURE_INVALID_ARGUMENTS, "%s %s (at byte %zu)", what, error.reason,
+                                   error.offset);
+        if (r == -E2BIG)
+                return failure_set(failure, FAILURE_INVALID_JSON,
+                                   "%s: nested deeper than %u at byte %zu (limits.depth)", what, depth, error.offset);
+        return failure_set(failure, FAILURE_INVALID_JSON, "%s: invalid JSON at byte %zu: %s", what, error.offset,
+                           error.reason);
+}
+
+/* Nothing of the call is left when its owner is told, so that it can start another. */
+static void call_end(Call *call, const Outcome *outcome) {
+        Manager *manager = call->manager;
+
+        TAILQ_REMOVE(&call->client->calls, call, link);
+        call->client->n_calls--;
+        quota_release_call(&manager->quota, call->client->uid, call->bytes);
+        call->done(call, outcome);
+        free(call);
+        manager->handlers->maybe_idle(manager->userdata);
+}
+
+static void on_done(Request *request, const Outcome *outcome) {
+        call_end((Call *)((char *)request - offsetof(Call, request)), outcome);
+}
+
+void call_cancel(Call *call, const char *reason) {
+        pool_cancel(&call->request, reason);
+        call_end(call, NULL);
+}
+
+/* The caller knows its request by the token that it chose, the worker by one of the broker. */
+static void on_progress(Request *request, JsonSlice params, const JsonTraits *traits) {
+        Call *call = (Call *)((char *)request - offsetof(Call, request));
+        JsonSlice token = json_get(params, "progressToken");
+        JsonSlice before = { params.data, token.data - params.data },
+                  behind = { token.data + token.size, params.data + params.size - (token.data + token.size) };
+        Buffer text = {};
+
+        if (json_append(&text, before, traits) >= 0 &&
+            json_append(&text, request->params.token, &request->params.traits) >= 0 &&
+            json_append(&text, behind, traits) >= 0)
+                call->manager->handlers->notification(
+                        call->manager->userdata, call->client, call->server, "notifications/progress",
+                        (JsonSlice){ buffer_data(&text), buffer_size(&text) }, &(JsonTraits){});
+        buffer_done(&text);
+}
+
+int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *failure) {
+        size_t size = strlen(spec->params), limit = manager->quota.settings.limits.message;
+        _cleanup_(freep) Call *call = NULL;
+        ServerPool *server_pool;
+        Server *server;
+        int r;
+
+        r = manager_get_callable(manager, spec->server, &server, failure);
+        if (r < 0)
+                return r;
+        r = check_method(spec, failure);
+        if (r < 0)
+                return r;
+        if (size > limit)
+                return failure_set(failure, FAILURE_TOO_LARGE,
+                                   "%s has %zu bytes, and the limit for an inline request is %zu (limits.message in "
+                                   "mcp-exec.json)",
+                                   spec->tool ? "arguments" : "params", size, limit);
+
+        call = new0(Call, 1);
+        if (!call || client_note_server(client, server) < 0 || server_get_pool(server, client, &server_pool) < 0)
+                return failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
+
+        *call = (Call){
+                .request = { .kind = spec->kind, .method = spec->method, .done = on_done, .progress = on_progress },
+                .manager = manager,
+                .client = client,
+                .server = server,
+                .bytes = size,
+                .done = spec->done,
+                .userdata = spec->userdata,
+        };
+        r = read_params(spec, size, server->config->limits.depth, &call->request.params, failure);
+        if (r < 0)
+                return r;
+        call->request.params.tool = spec->tool;
+
+        r = quota_charge_call(&manager->quota, client->uid, client->n_calls, size, failure);
+        if (r < 0)
+                return r;
+
+        TAILQ_INSERT_TAIL(&client->calls, call, link);
+        client->n_calls++;
+        r = pool_submit(server_pool->pool, &call->request, failure);
+        if (r < 0) {
+                TAILQ_REMOVE(&client->calls, call, link);
+                client->n_calls--;
+                quota_release_call(&manager->quota, client->uid, size);
+                return r;
+        }
+
+        TAKE_PTR(call);
+        return 0;
+}

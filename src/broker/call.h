@@ -1,0 +1,49 @@
+#pragma once
+
+#include "broker/manager.h"
+
+/* One request of one client, from its acceptance to its one answer. */
+struct Call {
+        Request request;
+        TAILQ_ENTRY(Call) link; /* of its client's */
+        Manager *manager;
+        Client *client;
+        Server *server;
+        size_t bytes;
+        void (*done)(Call *call, const Outcome *outcome);
+        void *userdata;
+};
+
+typedef struct CallSpec {
+        RequestKind kind;
+        const char *server, *method;
+        const char *tool;   /* set: method is tools/call, params its arguments */
+        const char *params; /* JSON text, "" for none */
+        /* Called once, unless call_start() failed: the call is freed behind it. outcome is NULL where the client has
+         * left, and there is nobody to answer. */
+        void (*done)(Call *call, const Outcome *outcome);
+        void *userdata;
+} CallSpec;
+
+/* Checks, charges and submits a call. What spec points to has to stay until done(). Fails with -EREMOTEIO and *failure;
+ * done() isn't called then. */
+int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *failure);
+
+/* Its client doesn't wait any more. */
+void call_cancel(Call *call, const char *reason);
+
+/* One item of a batch: its failure, or its result's JSON text, which it owns */
+typedef struct BatchItem {
+        const char *method, *params;
+        Failure failure;
+        char *result;
+        bool done;
+} BatchItem;
+
+typedef struct Batch Batch;
+
+/* Runs the items side by side, as many at a time as the limits allow; done() is called once, when all are, with the
+ * items in order, or with NULL where the client has left; the batch is freed behind it. Takes items (an array
+ * made with malloc()), also on failure; what they point to has to stay. */
+int batch_start(Manager *manager, Client *client, const char *server, BatchItem *items, size_t n_items,
+                void (*done)(void *userdata, const BatchItem *items, size_t n_items), void *userdata, Failure *failure);

@@ -1,0 +1,240 @@
+#include "broker/manager.h"
+
+#include "base/log.h"
+#include "broker/call.h"
+#include "broker/tools.h"
+
+static void log_problems(const Catalogue *catalogue) {
+        const Problem *problem;
+
+        TAILQ_FOREACH (problem, catalogue_problems(catalogue), link)
+                log_warning("%s:%s%s", problem->file ?: "?",
+                            problem->text && problem->text[0] >= '0' && problem->text[0] <= '9' ? "" : " ",
+                            problem->text ?: "?");
+}
+
+Server *manager_find_server(Manager *manager, const char *name) {
+        Server *server;
+
+        TAILQ_FOREACH (server, &manager->servers, link)
+                if (!server->gone && streq(server->config->name, name))
+                        return server;
+
+        return NULL;
+}
+
+static void insert_sorted(ServerList *servers, Server *server) {
+        Server *other;
+
+        TAILQ_FOREACH (other, servers, link)
+                if (strcmp(other->config->name, server->config->name) > 0) {
+                        TAILQ_INSERT_BEFORE(other, server, link);
+                        return;
+                }
+
+        TAILQ_INSERT_TAIL(servers, server, link);
+}
+
+/* Brings the servers in line with the catalogue: what it doesn't have goes, what changed is drained and replaced, what
+ * is as it was isn't touched. */
+static void apply(Manager *manager) {
+        ServerConfig *const *configs;
+        Server *server, *next;
+        bool came_or_went = false;
+        size_t n;
+
+        configs = catalogue_servers(manager->catalogue, &n);
+        manager->quota.settings = *catalogue_settings(manager->catalogue);
+
+        TAILQ_FOREACH_SAFE (server, &manager->servers, link, next) {
+                ServerConfig *config = NULL;
+
+                for (size_t i = 0; i < n && !config; i++)
+                        if (streq(configs[i]->name, server->config->name))
+                                config = configs[i];
+                if (config || server->gone)
+                        continue;
+
+                came_or_went = true;
+                server_set_config(server, NULL);
+                manager->handlers->server_changed(manager->userdata, server);
+                if (TAILQ_EMPTY(&server->pools))
+                        server_free(server);
+        }
+
+        for (size_t i = 0; i < n; i++) {
+                TAILQ_FOREACH (server, &manager->servers, link)
+                        if (streq(server->config->name, configs[i]->name))
+                                break;
+
+                if (!server) {
+                        server = server_new(manager, configs[i]);
+                        if (!server) {
+                                log_error("%s: out of memory", configs[i]->name);
+                                continue;
+                        }
+                        insert_sorted(&manager->servers, server);
+                        came_or_went = true;
+                } else if (server->config != configs[i] || server->gone) {
+                        came_or_went = came_or_went || server->gone;
+                        server_set_config(server, configs[i]);
+                } else
+                        continue;
+                manager->handlers->server_changed(manager->userdata, server);
+        }
+
+        if (came_or_went)
+                manager->handlers->servers_changed(manager->userdata);
+}
+
+static void on_catalogue_changed(void *userdata) {
+        Manager *manager = userdata;
+
+        log_problems(manager->catalogue);
+        apply(manager);
+        log_info("the configuration was read again");
+}
+
+void manager_reload(Manager *manager) {
+        catalogue_load(manager->catalogue);
+        on_catalogue_changed(manager);
+}
+
+Worker *manager_find_worker(Manager *manager, const char *id, ServerPool **ret_pool) {
+        Server *server;
+        ServerPool *server_pool;
+        Worker *worker;
+
+        TAILQ_FOREACH (server, &manager->servers, link)
+                TAILQ_FOREACH (server_pool, &server->pools, link)
+                        TAILQ_FOREACH (worker, &server_pool->pool->workers, link)
+                                if (streq(worker->id, id)) {
+                                        if (ret_pool)
+                                                *ret_pool = server_pool;
+                                        return worker;
+                                }
+
+        return NULL;
+}
+
+Client *manager_find_client(Manager *manager, const char *name) {
+        Client *client;
+
+        TAILQ_FOREACH (client, &manager->clients, link)
+                if (streq(client->name, name))
+                        return client;
+
+        return NULL;
+}
+
+void manager_client_gone(Manager *manager, Client *client) {
+        Call *call;
+        Server *server;
+
+        while ((call = TAILQ_FIRST(&client->calls)))
+                call_cancel(call, "the caller has left");
+
+        for (size_t i = 0; i < client->n_servers; i++) {
+                ServerPool *server_pool;
+
+                server = client->servers[i];
+                server_pool = server->config->scope == SERVER_SCOPE_CLIENT ? server_find_pool(server, client) : NULL;
+                if (server_pool)
+                        pool_stop(server_pool->pool, FAILURE_CANCELLED, "its client has left", /* drain= */ false);
+        }
+
+        TAILQ_REMOVE(&manager->clients, client, link);
+        client_free(client);
+}
+
+int manager_get_callable(Manager *manager, const char *name, Server **ret, Failure *failure) {
+        Server *server = manager_find_server(manager, name);
+        const ServerConfig *config;
+
+        if (!server)
+                return failure_set(failure, FAILURE_NO_SUCH_SERVER,
+                                   "No server is named %s; ListServers tells which there are", name);
+
+        config = server->config;
+        if (config->disabled)
+                return failure_set(failure, FAILURE_SERVER_DISABLED, "Server %s is disabled in %s", name, config->file);
+
+        /* These are read and checked, and belong to what is built next. */
+        if (config->protocol != SERVER_PROTOCOL_MCP)
+                return failure_set(failure, FAILURE_LAUNCH_FAILED, "Server %s: protocol %s isn't supported yet", name,
+                                   server_protocol_to_string(config->protocol));
+        if (config->transport != SERVER_TRANSPORT_STDIO)
+                return failure_set(failure, FAILURE_LAUNCH_FAILED, "Server %s: transport %s isn't supported yet", name,
+                                   server_transport_to_string(config->transport));
+        if (config->isolation == SERVER_ISOLATION_RESET || config->isolation == SERVER_ISOLATION_FORK)
+                return failure_set(failure, FAILURE_LAUNCH_FAILED, "Server %s: isolation %s isn't supported yet", name,
+                                   server_isolation_to_string(config->isolation));
+
+        *ret = server;
+        return 0;
+}
+
+bool manager_idle(const Manager *manager) {
+        return manager->quota.calls == 0 && manager->quota.workers == 0;
+}
+
+void manager_leave(Manager *manager) {
+        Server *server;
+        ServerPool *server_pool;
+
+        TAILQ_FOREACH (server, &manager->servers, link)
+                TAILQ_FOREACH (server_pool, &server->pools, link)
+                        pool_stop(server_pool->pool, FAILURE_UNAVAILABLE, "the service is leaving", /* drain= */ true);
+}
+
+int manager_new(sd_event *event, Launcher *launcher, const char *const *folders, bool required,
+                const ManagerHandlers *handlers, void *userdata, Manager **ret) {
+        _cleanup_(manager_freep) Manager *manager = new0(Manager, 1);
+        int r;
+
+        if (!manager)
+                return -ENOMEM;
+
+        *manager = (Manager){
+                .event = sd_event_ref(event),
+                .launcher = launcher,
+                .handlers = handlers,
+                .userdata = userdata,
+        };
+        quota_init(&manager->quota);
+        TAILQ_INIT(&manager->servers);
+        TAILQ_INIT(&manager->clients);
+
+        r = catalogue_new(event, folders, required, on_catalogue_changed, manager, &manager->catalogue);
+        if (r < 0)
+                return r;
+
+        catalogue_load(manager->catalogue);
+        log_problems(manager->catalogue);
+        apply(manager);
+
+        *ret = TAKE_PTR(manager);
+        return 0;
+}
+
+Manager *manager_free(Manager *manager) {
+        Server *server;
+        ServerPool *server_pool;
+        Client *client;
+
+        if (!manager)
+                return NULL;
+
+        while ((client = TAILQ_FIRST(&manager->clients)))
+                manager_client_gone(manager, client);
+        while ((server = TAILQ_FIRST(&manager->servers))) {
+                TAILQ_FOREACH (server_pool, &server->pools, link)
+                        pool_stop(server_pool->pool, FAILURE_UNAVAILABLE, "the service has left", /* drain= */ false);
+                server_free(server);
+        }
+        catalogue_free(manager->catalogue);
+        quota_done(&manager->quota);
+        sd_event_unref(manager->event);
+        free(manager);
+        return NULL;
+}

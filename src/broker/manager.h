@@ -1,0 +1,99 @@
+#pragma once
+
+#include "broker/catalogue.h"
+#include "broker/client.h"
+#include "broker/quota.h"
+#include "worker/pool.h"
+
+typedef struct Manager Manager;
+typedef struct ServerPool ServerPool;
+typedef struct ToolCache ToolCache;
+
+/* What the manager tells whoever shows it to the world. */
+typedef struct ManagerHandlers {
+        void (*servers_changed)(void *userdata);                /* one came or went */
+        void (*server_changed)(void *userdata, Server *server); /* its state or configuration */
+        void (*tools_changed)(void *userdata, const Server *server);
+        void (*workers_changed)(void *userdata); /* their number */
+        void (*worker_added)(void *userdata, Server *server, Worker *worker);
+        void (*worker_changed)(void *userdata, Server *server, Worker *worker);
+        void (*worker_removed)(void *userdata, Server *server, Worker *worker);
+        /* To one client that is entitled to it */
+        void (*notification)(void *userdata, Client *client, const Server *server, const char *method, JsonSlice params,
+                             const JsonTraits *traits);
+        void (*maybe_idle)(void *userdata); /* a worker or a call went */
+} ManagerHandlers;
+
+/* A pool with what the broker knows of its owner */
+struct ServerPool {
+        TAILQ_ENTRY(ServerPool) link;
+        Server *server;
+        Pool *pool;
+        uid_t uid; /* QUOTA_EVERYBODY with scope shared */
+};
+
+/* A configured server, or one that was and still has workers */
+struct Server {
+        TAILQ_ENTRY(Server) link;
+        Manager *manager;
+        ServerConfig *config;
+        bool gone;  /* from the configuration */
+        McpEra era; /* the verdict on config's command */
+        TAILQ_HEAD(, ServerPool) pools;
+        TAILQ_HEAD(, ToolCache) tools;
+};
+
+typedef TAILQ_HEAD(ServerList, Server) ServerList;
+
+struct Manager {
+        sd_event *event;
+        Launcher *launcher;
+        Catalogue *catalogue;
+        const ManagerHandlers *handlers;
+        void *userdata;
+        Quota quota;
+        ServerList servers; /* sorted by name */
+        ClientList clients;
+};
+
+/* Takes nothing; launcher has to outlive it. catalogue_new()'s arguments. */
+int manager_new(sd_event *event, Launcher *launcher, const char *const *folders, bool required,
+                const ManagerHandlers *handlers, void *userdata, Manager **ret);
+Manager *manager_free(Manager *manager); /* clients and calls have to be gone; kills the workers */
+
+/* Reads the configuration again. */
+void manager_reload(Manager *manager);
+
+/* NULL where there is none of that name */
+Server *manager_find_server(Manager *manager, const char *name);
+Worker *manager_find_worker(Manager *manager, const char *id, ServerPool **ret_pool);
+Client *manager_find_client(Manager *manager, const char *name);
+
+/* The client left the bus: its calls are cancelled, and its own workers stopped. Frees it. */
+void manager_client_gone(Manager *manager, Client *client);
+
+/* No call and no worker: nothing that anybody would miss */
+bool manager_idle(const Manager *manager);
+
+/* Lets the warm workers go; calls under way are finished. */
+void manager_leave(Manager *manager);
+
+/* The server by that name if the configuration has it and it may be called: or -EREMOTEIO with *failure. */
+int manager_get_callable(Manager *manager, const char *name, Server **ret, Failure *failure);
+
+/* server.c */
+
+/* The pool that serves this client, made where there was none. -ENOMEM. */
+int server_get_pool(Server *server, const Client *client, ServerPool **ret);
+ServerPool *server_find_pool(Server *server, const Client *client); /* or NULL */
+Server *server_new(Manager *manager, ServerConfig *config);
+Server *server_free(Server *server);
+void server_set_config(Server *server, ServerConfig *config); /* NULL: it is configured no more */
+const char *server_state(const Server *server); /* "disabled", "inactive", "starting", "active", "failing" */
+unsigned server_workers(const Server *server);
+
+/* What a client's wish means for the pools of its user, of everybody, and for root for all */
+void server_stop(Server *server, const Client *client);
+int server_restart(Server *server, const Client *client); /* -ENOMEM */
+
+DEFINE_CLEANUP(Manager *, manager_free, manager_freep)

@@ -1,0 +1,132 @@
+#include "broker/quota.h"
+
+struct QuotaUser {
+        TAILQ_ENTRY(QuotaUser) link;
+        uid_t uid;
+        unsigned calls, workers;
+        uint64_t queued_bytes;
+};
+
+void quota_init(Quota *quota) {
+        *quota = (Quota){};
+        settings_init(&quota->settings);
+        TAILQ_INIT(&quota->users);
+}
+
+void quota_done(Quota *quota) {
+        QuotaUser *user;
+
+        while ((user = TAILQ_FIRST(&quota->users))) {
+                TAILQ_REMOVE(&quota->users, user, link);
+                free(user);
+        }
+}
+
+/* NULL when out of memory */
+static QuotaUser *get_user(Quota *quota, uid_t uid) {
+        QuotaUser *user;
+
+        TAILQ_FOREACH (user, &quota->users, link)
+                if (user->uid == uid)
+                        return user;
+
+        user = new0(QuotaUser, 1);
+        if (user) {
+                user->uid = uid;
+                TAILQ_INSERT_TAIL(&quota->users, user, link);
+        }
+
+        return user;
+}
+
+/* A user of whom nothing is charged isn't kept. */
+static void put_user(Quota *quota, QuotaUser *user) {
+        if (user->calls > 0 || user->workers > 0 || user->queued_bytes > 0)
+                return;
+
+        TAILQ_REMOVE(&quota->users, user, link);
+        free(user);
+}
+
+static int exceeded(Failure *failure, const char *what, unsigned long long limit, const char *key) {
+        return failure_set(failure, FAILURE_LIMITS_EXCEEDED,
+                           "Too many %s: the limit is %llu (limits.%s in mcp-exec.json)", what, limit, key);
+}
+
+int quota_charge_call(Quota *quota, uid_t uid, unsigned n_connection, size_t bytes, Failure *failure) {
+        const __typeof__(quota->settings.limits) *limits = &quota->settings.limits;
+        QuotaUser *user = get_user(quota, uid);
+        int r = 0;
+
+        if (!user)
+                return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
+
+        if (n_connection >= limits->calls_per_connection)
+                r = exceeded(failure, "calls of this connection are under way", limits->calls_per_connection,
+                             "calls_per_connection");
+        else if (user->calls >= limits->calls_per_user)
+                r = exceeded(failure, "calls of this user are under way", limits->calls_per_user, "calls_per_user");
+        else if (quota->calls >= limits->calls)
+                r = exceeded(failure, "calls are under way", limits->calls, "calls");
+        else if (bytes > limits->queued_bytes_per_user - MIN(user->queued_bytes, limits->queued_bytes_per_user))
+                r = exceeded(failure, "bytes of this user's calls are held", limits->queued_bytes_per_user,
+                             "queued_bytes_per_user");
+        else if (bytes > limits->queued_bytes - MIN(quota->queued_bytes, limits->queued_bytes))
+                r = exceeded(failure, "bytes of calls are held", limits->queued_bytes, "queued_bytes");
+        if (r < 0) {
+                put_user(quota, user);
+                return r;
+        }
+
+        user->calls++;
+        user->queued_bytes += bytes;
+        quota->calls++;
+        quota->queued_bytes += bytes;
+        return 0;
+}
+
+void quota_release_call(Quota *quota, uid_t uid, size_t bytes) {
+        QuotaUser *user = get_user(quota, uid);
+
+        quota->calls--;
+        quota->queued_bytes -= bytes;
+        if (!user)
+                return;
+
+        user->calls--;
+        user->queued_bytes -= bytes;
+        put_user(quota, user);
+}
+
+int quota_charge_worker(Quota *quota, uid_t uid, Failure *failure) {
+        const __typeof__(quota->settings.limits) *limits = &quota->settings.limits;
+        QuotaUser *user;
+
+        if (quota->workers >= limits->workers)
+                return exceeded(failure, "workers are running", limits->workers, "workers");
+
+        if (uid != QUOTA_EVERYBODY) {
+                user = get_user(quota, uid);
+                if (!user)
+                        return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
+                if (user->workers >= limits->workers_per_user)
+                        return exceeded(failure, "workers of this user are running", limits->workers_per_user,
+                                        "workers_per_user");
+                user->workers++;
+        }
+
+        quota->workers++;
+        return 0;
+}
+
+void quota_release_worker(Quota *quota, uid_t uid) {
+        quota->workers--;
+        if (uid != QUOTA_EVERYBODY) {
+                QuotaUser *user = get_user(quota, uid);
+
+                if (user) {
+                        user->workers--;
+                        put_user(quota, user);
+                }
+        }
+}

@@ -1,0 +1,28 @@
+#pragma once
+
+#include "broker/config-file.h"
+#include "worker/failure.h"
+
+/* What callers may make grow: counted per user and for all, charged here and released here. */
+
+#define QUOTA_EVERYBODY ((uid_t)-1) /* for what belongs to no user: counted for all only */
+
+typedef struct QuotaUser QuotaUser;
+
+typedef struct Quota {
+        Settings settings; /* its limits */
+        unsigned calls, workers;
+        uint64_t queued_bytes;
+        TAILQ_HEAD(, QuotaUser) users;
+} Quota;
+
+void quota_init(Quota *quota);
+void quota_done(Quota *quota);
+
+/* 0, or -EREMOTEIO with *failure: LimitsExceeded, which names the limit and the key that changes it. What was charged
+ * is released with the same arguments. n_connection: the calls that the caller's connection has under way. */
+int quota_charge_call(Quota *quota, uid_t uid, unsigned n_connection, size_t bytes, Failure *failure);
+void quota_release_call(Quota *quota, uid_t uid, size_t bytes);
+
+int quota_charge_worker(Quota *quota, uid_t uid, Failure *failure);
+void quota_release_worker(Quota *quota, uid_t uid);

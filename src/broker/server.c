@@ -1,0 +1,385 @@
+#include <stdio.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "broker/manager.h"
+#include "broker/tools.h"
+
+#define LOG_SHOWN ((size_t)4096)
+
+/* At most so many of a worker's lines are logged in a time: one that floods its stderr fills no disk. */
+#define LOG_BURST 500
+#define LOG_INTERVAL (10 * USEC_PER_SEC)
+
+static char *owner_of(const ServerConfig *config, const Client *client) {
+        char *owner = NULL;
+        int n = 0;
+
+        switch (config->scope) {
+        case SERVER_SCOPE_SHARED:
+                return strdup("shared");
+        case SERVER_SCOPE_USER:
+                n = asprintf(&owner, "uid:%u", (unsigned)client->uid);
+                break;
+        case SERVER_SCOPE_CLIENT:
+                n = asprintf(&owner, "client:%s", client->name);
+                break;
+        }
+
+        return n < 0 ? NULL : owner;
+}
+
+static ServerPool *server_pool_free(ServerPool *server_pool) {
+        TAILQ_REMOVE(&server_pool->server->pools, server_pool, link);
+        pool_free(server_pool->pool);
+        free(server_pool);
+        return NULL;
+}
+
+static int on_worker_wanted(void *userdata, Failure *failure) {
+        ServerPool *server_pool = userdata;
+
+        return quota_charge_worker(&server_pool->server->manager->quota, server_pool->uid, failure);
+}
+
+static void on_worker_gone(void *userdata) {
+        ServerPool *server_pool = userdata;
+        Manager *manager = server_pool->server->manager;
+
+        quota_release_worker(&manager->quota, server_pool->uid);
+        manager->handlers->workers_changed(manager->userdata);
+        manager->handlers->maybe_idle(manager->userdata);
+}
+
+static void log_worker(int level, const Worker *worker, const char *format, const char *text) {
+        char server[80], pid[32];
+
+        (void)snprintf(server, sizeof(server), "MCP_EXEC_SERVER=%s", worker->config->name);
+        (void)snprintf(pid, sizeof(pid), "MCP_EXEC_WORKER_PID=%d", worker->process ? (int)worker->process->pid : 0);
+        log_fields(level, (const char *const[]){ server, pid, NULL }, format, worker->config->name,
+                   worker->process ? (int)worker->process->pid : 0, text);
+}
+
+static void on_worker_added(void *userdata, Worker *worker) {
+        ServerPool *server_pool = userdata;
+        Server *server = server_pool->server;
+
+        log_worker(LOG_INFO, worker, "%s[%d]: started%s", "");
+        server->manager->handlers->worker_added(server->manager->userdata, server, worker);
+        server->manager->handlers->workers_changed(server->manager->userdata);
+        server->manager->handlers->server_changed(server->manager->userdata, server);
+}
+
+static void on_worker_changed(void *userdata, Worker *worker) {
+        ServerPool *server_pool = userdata;
+        Server *server = server_pool->server;
+
+        log_worker(LOG_DEBUG, worker, "%s[%d]: %s", worker_state_to_string(worker->state));
+        if (worker->state == WORKER_READY)
+                tools_worker_ready(server_pool);
+        server->manager->handlers->worker_changed(server->manager->userdata, server, worker);
+        server->manager->handlers->server_changed(server->manager->userdata, server);
+}
+
+static void on_worker_removed(void *userdata, Worker *worker, const char *how, bool crashed) {
+        ServerPool *server_pool = userdata;
+        Server *server = server_pool->server;
+
+        log_worker(crashed ? LOG_WARNING : LOG_INFO, worker, "%s[%d]: %s", how);
+        server->manager->handlers->worker_removed(server->manager->userdata, server, worker);
+        server->manager->handlers->server_changed(server->manager->userdata, server);
+}
+
+static void on_launch_failed(void *userdata, const Failure *failure) {
+        ServerPool *server_pool = userdata;
+
+        log_warning("%s: %s", server_pool->server->config->name, failure_message(failure));
+        server_pool->server->manager->handlers->server_changed(server_pool->server->manager->userdata,
+                                                               server_pool->server);
+}
+
+static void on_era_known(void *userdata, McpEra era) {
+        ServerPool *server_pool = userdata;
+
+        server_pool->server->era = era;
+}
+
+static void on_notification(void *userdata, Worker *worker _unused_, JsonSlice method, JsonSlice params,
+                            const JsonTraits *traits) {
+        ServerPool *server_pool = userdata;
+        Server *server = server_pool->server;
+        Manager *manager = server->manager;
+        _cleanup_(freep) char *name = json_decode(method);
+        Client *client;
+
+        if (!name)
+                return;
+        if (streq(name, "notifications/tools/list_changed"))
+                tools_list_changed(server_pool);
+
+        TAILQ_FOREACH (client, &manager->clients, link)
+                if (client_uses_server(client, server) && server_find_pool(server, client) == server_pool)
+                        manager->handlers->notification(manager->userdata, client, server, name, params, traits);
+}
+
+static void log_line(Worker *worker, int level, const char *format, const char *line, size_t size) {
+        _cleanup_(freep) char *text = NULL;
+        uint64_t now = 0;
+
+        if (!log_enabled(level))
+                return;
+
+        (void)sd_event_now(worker->event, CLOCK_MONOTONIC, &now);
+        if (now - worker->log_window > LOG_INTERVAL) {
+                char suppressed[64];
+
+                (void)snprintf(suppressed, sizeof(suppressed), "%u lines were not logged", worker->n_not_logged);
+                if (worker->n_not_logged > 0)
+                        log_worker(LOG_NOTICE, worker, "%s[%d]: %s", suppressed);
+                worker->log_window = now;
+                worker->n_logged = worker->n_not_logged = 0;
+        }
+
+        if (worker->n_logged >= LOG_BURST) {
+                worker->n_not_logged++;
+                return;
+        }
+
+        worker->n_logged++;
+        text = text_escape(line, MIN(size, LOG_SHOWN), LOG_SHOWN);
+        if (text)
+                log_worker(level, worker, format, text);
+}
+
+static void on_stray(void *userdata _unused_, Worker *worker, const char *line, size_t size) {
+        /* The first ones tell that something is wrong; a program that logs to its stdout writes many. */
+        log_line(worker, worker->stray_lines <= 3 ? LOG_NOTICE : LOG_DEBUG,
+                 "%s[%d]: a line on its stdout is no message: %s", line, size);
+}
+
+static void on_diagnostic(void *userdata _unused_, Worker *worker, const char *line, size_t size) {
+        log_line(worker, LOG_INFO, "%s[%d]: %s", line, size);
+}
+
+static void on_unused(void *userdata) {
+        ServerPool *server_pool = userdata;
+        Server *server = server_pool->server;
+
+        tools_pool_unused(server_pool);
+        server_pool_free(server_pool);
+        if (server->gone && TAILQ_EMPTY(&server->pools))
+                server_free(server);
+}
+
+static const PoolHandlers pool_handlers = {
+        .worker_wanted = on_worker_wanted,
+        .worker_gone = on_worker_gone,
+        .worker_added = on_worker_added,
+        .worker_changed = on_worker_changed,
+        .worker_removed = on_worker_removed,
+        .launch_failed = on_launch_failed,
+        .era_known = on_era_known,
+        .notification = on_notification,
+        .stray = on_stray,
+        .diagnostic = on_diagnostic,
+        .unused = on_unused,
+};
+
+ServerPool *server_find_pool(Server *server, const Client *client) {
+        _cleanup_(freep) char *owner = owner_of(server->config, client);
+        ServerPool *server_pool;
+
+        if (!owner)
+                return NULL;
+
+        TAILQ_FOREACH (server_pool, &server->pools, link)
+                if (streq(server_pool->pool->owner, owner))
+                        return server_pool;
+
+        return NULL;
+}
+
+static int add_pool(Server *server, const char *owner, uid_t uid, ServerPool **ret) {
+        ServerPool *server_pool = new0(ServerPool, 1);
+        int r;
+
+        if (!server_pool)
+                return -ENOMEM;
+
+        server_pool->server = server;
+        server_pool->uid = uid;
+        r = pool_new(server->manager->event, server->manager->launcher, server->config, owner, server->era,
+                     &pool_handlers, server_pool, &server_pool->pool);
+        if (r < 0) {
+                free(server_pool);
+                return r;
+        }
+
+        TAILQ_INSERT_TAIL(&server->pools, server_pool, link);
+        *ret = server_pool;
+        return 0;
+}
+
+int server_get_pool(Server *server, const Client *client, ServerPool **ret) {
+        ServerPool *server_pool = server_find_pool(server, client);
+        _cleanup_(freep) char *owner = NULL;
+
+        if (server_pool) {
+                *ret = server_pool;
+                return 0;
+        }
+
+        owner = owner_of(server->config, client);
+        if (!owner)
+                return -ENOMEM;
+
+        return add_pool(server, owner, server->config->scope == SERVER_SCOPE_SHARED ? QUOTA_EVERYBODY : client->uid,
+                        ret);
+}
+
+/* Workers that belong to everybody are started ahead of the first call; whose the others would be isn't known yet. */
+static void prestart(Server *server) {
+        ServerPool *server_pool;
+
+        if (server->config->scope != SERVER_SCOPE_SHARED || server->config->pool.min == 0 || server->config->disabled)
+                return;
+
+        TAILQ_FOREACH (server_pool, &server->pools, link)
+                if (streq(server_pool->pool->owner, "shared"))
+                        break;
+        if (server_pool || add_pool(server, "shared", QUOTA_EVERYBODY, &server_pool) >= 0)
+                pool_keep_minimum(server_pool->pool);
+}
+
+Server *server_new(Manager *manager, ServerConfig *config) {
+        Server *server = new0(Server, 1);
+
+        if (!server)
+                return NULL;
+
+        *server = (Server){ .manager = manager, .config = server_config_ref(config), .era = config->era };
+        TAILQ_INIT(&server->pools);
+        TAILQ_INIT(&server->tools);
+        prestart(server);
+        return server;
+}
+
+static bool same_strings(char *const *a, char *const *b) {
+        for (; a && *a && b && *b; a++, b++)
+                if (!streq(*a, *b))
+                        return false;
+
+        return !(a && *a) && !(b && *b);
+}
+
+void server_set_config(Server *server, ServerConfig *config) {
+        ServerPool *server_pool;
+
+        if (config == server->config && !server->gone)
+                return;
+
+        tools_forget(server);
+        server->gone = !config;
+        if (config) {
+                /* What a command speaks doesn't change with a limit. */
+                if (!same_strings(config->argv, server->config->argv) ||
+                    !same_strings(config->environment, server->config->environment) ||
+                    config->era != server->config->era)
+                        server->era = config->era;
+                server_config_ref(config);
+                server_config_unref(server->config);
+                server->config = config;
+        }
+
+        TAILQ_FOREACH (server_pool, &server->pools, link)
+                if (!config)
+                        pool_stop(server_pool->pool, FAILURE_NO_SUCH_SERVER, "it was taken out of the configuration",
+                                  /* drain= */ true);
+                else if (config->disabled)
+                        pool_stop(server_pool->pool, FAILURE_SERVER_DISABLED, "it was disabled", /* drain= */ true);
+                else {
+                        pool_set_config(server_pool->pool, config);
+                        server_pool->pool->era = server->era;
+                }
+
+        if (config)
+                prestart(server);
+}
+
+Server *server_free(Server *server) {
+        ServerPool *server_pool;
+        Client *client;
+
+        if (!server)
+                return NULL;
+
+        TAILQ_FOREACH (client, &server->manager->clients, link)
+                client_forget_server(client, server);
+        tools_free(server);
+        while ((server_pool = TAILQ_FIRST(&server->pools)))
+                server_pool_free(server_pool);
+        TAILQ_REMOVE(&server->manager->servers, server, link);
+        server_config_unref(server->config);
+        free(server);
+        return NULL;
+}
+
+const char *server_state(const Server *server) {
+        bool starting = false, failing = false;
+        ServerPool *server_pool;
+        Worker *worker;
+
+        if (server->config->disabled)
+                return "disabled";
+
+        TAILQ_FOREACH (server_pool, &server->pools, link) {
+                failing = failing || pool_failing(server_pool->pool);
+                TAILQ_FOREACH (worker, &server_pool->pool->workers, link) {
+                        if (worker->state == WORKER_READY || worker->state == WORKER_DRAINING)
+                                return "active";
+                        starting = starting || worker->state == WORKER_STARTING;
+                }
+        }
+
+        return starting ? "starting" : failing ? "failing" : "inactive";
+}
+
+unsigned server_workers(const Server *server) {
+        ServerPool *server_pool;
+        unsigned n = 0;
+
+        TAILQ_FOREACH (server_pool, &server->pools, link)
+                n += server_pool->pool->n_processes;
+
+        return n;
+}
+
+/* Whose pools a client's wish to stop or restart a server means: its own user's, everybody's, and for root all */
+static bool means(const ServerPool *server_pool, const Client *client) {
+        return client->uid == 0 || server_pool->uid == client->uid || server_pool->uid == QUOTA_EVERYBODY;
+}
+
+void server_stop(Server *server, const Client *client) {
+        ServerPool *server_pool;
+
+        TAILQ_FOREACH (server_pool, &server->pools, link)
+                if (means(server_pool, client))
+                        pool_stop(server_pool->pool, FAILURE_CANCELLED, "it was stopped by StopServer",
+                                  /* drain= */ false);
+}
+
+int server_restart(Server *server, const Client *client) {
+        ServerPool *server_pool;
+        int r;
+
+        r = server_get_pool(server, client, &server_pool);
+        if (r < 0)
+                return r;
+
+        TAILQ_FOREACH (server_pool, &server->pools, link)
+                if (means(server_pool, client))
+                        pool_restart(server_pool->pool);
+
+        return 0;
+}

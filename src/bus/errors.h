@@ -1,0 +1,18 @@
+#pragma once
+
+#include <systemd/sd-bus.h>
+
+#include "worker/failure.h"
+
+#define BUS_NAME "org.example.McpExec"
+#define BUS_PATH "/org/example/McpExec"
+#define BUS_ERROR(name) BUS_NAME ".Error." name
+
+/* The D-Bus error name of a failure */
+const char *bus_error_name(FailureCode code);
+
+/* Sets error from failure, which is released; returns the negative errno that a method handler returns. */
+int bus_error_set_failure(sd_bus_error *error, Failure *failure);
+
+/* Answers message with a failure. Errors of sending are nobody's to hear. */
+void bus_reply_failure(sd_bus_message *message, const Failure *failure);

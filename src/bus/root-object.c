@@ -1,0 +1,527 @@
+#include <stdio.h>
+
+#include "base/log.h"
+#include "broker/call.h"
+#include "broker/tools.h"
+#include "bus/errors.h"
+#include "bus/service.h"
+
+#define BATCH_MAX 256
+
+/* Every handler has one order: identify, read, authorise, act; what is asked of the bus meanwhile makes it run again.
+ */
+
+static int enter(Service *service, sd_bus_message *message, Action action, const char *server, Client **ret,
+                 sd_bus_error *error) {
+        int r;
+
+        r = peers_identify(service, message, ret, error);
+        if (r <= 0)
+                return r;
+
+        r = peers_authorize(service, *ret, action, server, error);
+        return r < 0 ? r : 1;
+}
+
+static int reply_result(sd_bus_message *message, const Outcome *outcome, size_t limit) {
+        sd_bus_message *reply = NULL;
+        char *space;
+        int r;
+
+        if (outcome->result.size > limit) {
+                Failure failure = {};
+
+                failure_set(&failure, FAILURE_TOO_LARGE,
+                            "The result has %zu bytes, and the limit for an inline reply is %zu (limits.message in "
+                            "mcp-exec.json)",
+                            outcome->result.size, limit);
+                bus_reply_failure(message, &failure);
+                failure_done(&failure);
+                return 0;
+        }
+
+        r = sd_bus_message_new_method_return(message, &reply);
+        if (r < 0)
+                return r;
+
+        if (outcome->traits.newlines || outcome->traits.noncharacters) {
+                Buffer text = {};
+
+                r = json_append(&text, outcome->result, &outcome->traits);
+                if (r >= 0)
+                        r = sd_bus_message_append_string_space(reply, buffer_size(&text), &space);
+                if (r >= 0)
+                        memcpy(space, buffer_data(&text), buffer_size(&text));
+                buffer_done(&text);
+        } else {
+                r = sd_bus_message_append_string_space(reply, outcome->result.size, &space);
+                if (r >= 0)
+                        memcpy(space, outcome->result.data, outcome->result.size);
+        }
+
+        if (r >= 0)
+                r = sd_bus_send(NULL, reply, NULL);
+        sd_bus_message_unref(reply);
+        return r;
+}
+
+/* The message that a call came by is kept until it is answered: the call's texts are the message's own. */
+static void answer(Call *call, const Outcome *outcome) {
+        sd_bus_message *message = call->userdata;
+        int r = 0;
+
+        if (outcome && sd_bus_message_get_expect_reply(message)) {
+                if (outcome->failure)
+                        bus_reply_failure(message, outcome->failure);
+                else if (call->request.kind == REQUEST_CALL)
+                        r = reply_result(message, outcome, call->manager->quota.settings.limits.message);
+                else
+                        r = sd_bus_reply_method_return(message, NULL);
+                if (r < 0)
+                        log_warning("an answer can't be sent: %s", strerror(-r));
+        }
+
+        sd_bus_message_unref(message);
+}
+
+static int start(Service *service, sd_bus_message *message, Client *client, CallSpec *spec, sd_bus_error *error) {
+        Failure failure = {};
+        int r;
+
+        spec->done = answer;
+        spec->userdata = message;
+        sd_bus_message_ref(message);
+        r = call_start(service->manager, client, spec, &failure);
+        if (r >= 0)
+                return 1;
+
+        sd_bus_message_unref(message);
+        return bus_error_set_failure(error, &failure);
+}
+
+static int method_call(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        Service *service = userdata;
+        CallSpec spec = { .kind = REQUEST_CALL };
+        Client *client;
+        int r;
+
+        r = sd_bus_message_read(message, "sss", &spec.server, &spec.method, &spec.params);
+        if (r < 0)
+                return r;
+        r = enter(service, message, ACTION_CALL, spec.server, &client, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+
+        return start(service, message, client, &spec, error);
+}
+
+static int method_call_tool(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        Service *service = userdata;
+        CallSpec spec = { .kind = REQUEST_CALL, .method = "tools/call" };
+        Client *client;
+        int r;
+
+        r = sd_bus_message_read(message, "sss", &spec.server, &spec.tool, &spec.params);
+        if (r < 0)
+                return r;
+        r = enter(service, message, ACTION_CALL, spec.server, &client, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+
+        return start(service, message, client, &spec, error);
+}
+
+static int method_notify(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        Service *service = userdata;
+        CallSpec spec = { .kind = REQUEST_NOTIFICATION };
+        Client *client;
+        int r;
+
+        r = sd_bus_message_read(message, "sss", &spec.server, &spec.method, &spec.params);
+        if (r < 0)
+                return r;
+        r = enter(service, message, ACTION_CALL, spec.server, &client, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+
+        return start(service, message, client, &spec, error);
+}
+
+static int method_start_server(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        Service *service = userdata;
+        CallSpec spec = { .kind = REQUEST_WARM_UP, .method = "ping", .params = "" };
+        Client *client;
+        int r;
+
+        r = sd_bus_message_read(message, "s", &spec.server);
+        if (r < 0)
+                return r;
+        r = enter(service, message, ACTION_CALL, spec.server, &client, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+
+        return start(service, message, client, &spec, error);
+}
+
+static int find_server(Service *service, const char *name, Server **ret, sd_bus_error *error) {
+        Failure failure = {};
+
+        *ret = manager_find_server(service->manager, name);
+        if (*ret)
+                return 0;
+
+        failure_set(&failure, FAILURE_NO_SUCH_SERVER, "No server is named %s; ListServers tells which there are", name);
+        return bus_error_set_failure(error, &failure);
+}
+
+static int method_stop_server(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        Service *service = userdata;
+        const char *name;
+        Client *client;
+        Server *server;
+        int r;
+
+        r = sd_bus_message_read(message, "s", &name);
+        if (r < 0)
+                return r;
+        r = enter(service, message, ACTION_MANAGE, name, &client, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+        r = find_server(service, name, &server, error);
+        if (r < 0)
+                return r;
+
+        server_stop(server, client);
+        return sd_bus_reply_method_return(message, NULL);
+}
+
+static int method_restart_server(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        Service *service = userdata;
+        Failure failure = {};
+        const char *name;
+        Client *client;
+        Server *server;
+        int r;
+
+        r = sd_bus_message_read(message, "s", &name);
+        if (r < 0)
+                return r;
+        r = enter(service, message, ACTION_MANAGE, name, &client, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+        r = manager_get_callable(service->manager, name, &server, &failure);
+        if (r < 0)
+                return bus_error_set_failure(error, &failure);
+
+        r = server_restart(server, client);
+        if (r < 0)
+                return r;
+        return sd_bus_reply_method_return(message, NULL);
+}
+
+static int reply_batch(sd_bus_message *message, const BatchItem *items, size_t n_items) {
+        sd_bus_message *reply = NULL;
+        int r;
+
+        r = sd_bus_message_new_method_return(message, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "(bs)");
+        for (size_t i = 0; i < n_items && r >= 0; i++) {
+                _cleanup_(freep) char *text = NULL;
+
+                if (items[i].result)
+                        r = sd_bus_message_append(reply, "(bs)", true, items[i].result);
+                else if (asprintf(&text, "%s: %s", bus_error_name(items[i].failure.code),
+                                  failure_message(&items[i].failure)) < 0) {
+                        text = NULL;
+                        r = -ENOMEM;
+                } else
+                        r = sd_bus_message_append(reply, "(bs)", false, text);
+        }
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        if (r >= 0)
+                r = sd_bus_send(NULL, reply, NULL);
+        sd_bus_message_unref(reply);
+        return r;
+}
+
+static void batch_done(void *userdata, const BatchItem *items, size_t n_items) {
+        sd_bus_message *message = userdata;
+        int r;
+
+        if (items) {
+                r = reply_batch(message, items, n_items);
+                if (r < 0)
+                        (void)sd_bus_reply_method_errno(message, r, NULL);
+        }
+
+        sd_bus_message_unref(message);
+}
+
+static int read_batch(sd_bus_message *message, BatchItem **ret, size_t *ret_n, sd_bus_error *error) {
+        _cleanup_(freep) BatchItem *items = NULL;
+        const char *method, *params;
+        size_t n = 0;
+        int r;
+
+        r = sd_bus_message_enter_container(message, 'a', "(ss)");
+        if (r < 0)
+                return r;
+
+        items = new0(BatchItem, BATCH_MAX);
+        if (!items)
+                return -ENOMEM;
+
+        while ((r = sd_bus_message_read(message, "(ss)", &method, &params)) > 0) {
+                if (n >= BATCH_MAX)
+                        return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
+                                                 "A batch has at most %u items: send several", BATCH_MAX);
+                items[n++] = (BatchItem){ .method = method, .params = params };
+        }
+        if (r < 0)
+                return r;
+
+        *ret = TAKE_PTR(items);
+        *ret_n = n;
+        return 0;
+}
+
+static int method_call_batch(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        Service *service = userdata;
+        Failure failure = {};
+        BatchItem *items = NULL;
+        const char *name;
+        Client *client;
+        size_t n = 0;
+        int r;
+
+        r = sd_bus_message_read(message, "s", &name);
+        if (r < 0)
+                return r;
+        r = enter(service, message, ACTION_CALL, name, &client, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+        r = read_batch(message, &items, &n, error);
+        if (r < 0)
+                return r;
+
+        sd_bus_message_ref(message);
+        r = batch_start(service->manager, client, name, items, n, batch_done, message, &failure);
+        if (r >= 0)
+                return 1;
+
+        sd_bus_message_unref(message);
+        return bus_error_set_failure(error, &failure);
+}
+
+static int method_list_servers(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        Service *service = userdata;
+        sd_bus_message *reply = NULL;
+        const Server *server;
+        Client *client;
+        int r;
+
+        r = peers_identify(service, message, &client, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+
+        r = sd_bus_message_new_method_return(message, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "(sss)");
+        TAILQ_FOREACH (server, &service->manager->servers, link)
+                if (r >= 0 && !server->gone)
+                        r = sd_bus_message_append(reply, "(sss)", server->config->name,
+                                                  server->config->description ?: "", server_state(server));
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        if (r >= 0)
+                r = sd_bus_send(NULL, reply, NULL);
+        sd_bus_message_unref(reply);
+        return r;
+}
+
+static int reply_tools(sd_bus_message *message, const Tool *tools, size_t n_tools) {
+        sd_bus_message *reply = NULL;
+        int r;
+
+        r = sd_bus_message_new_method_return(message, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "(sss)");
+        for (size_t i = 0; i < n_tools && r >= 0; i++)
+                r = sd_bus_message_append(reply, "(sss)", tools[i].name, tools[i].description, tools[i].schema);
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        if (r >= 0)
+                r = sd_bus_send(NULL, reply, NULL);
+        sd_bus_message_unref(reply);
+        return r;
+}
+
+static void tools_done(void *userdata, const Tool *tools, size_t n_tools, const Failure *failure) {
+        sd_bus_message *message = userdata;
+        int r = 0;
+
+        if (failure)
+                bus_reply_failure(message, failure);
+        else
+                r = reply_tools(message, tools, n_tools);
+        if (r < 0)
+                (void)sd_bus_reply_method_errno(message, r, NULL);
+
+        sd_bus_message_unref(message);
+}
+
+static int method_list_tools(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        Service *service = userdata;
+        Failure failure = {};
+        const char *name;
+        Client *client;
+        Server *server;
+        int r;
+
+        r = sd_bus_message_read(message, "s", &name);
+        if (r < 0)
+                return r;
+        r = enter(service, message, ACTION_CALL, name, &client, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+        r = manager_get_callable(service->manager, name, &server, &failure);
+        if (r < 0)
+                return bus_error_set_failure(error, &failure);
+
+        if (client_note_server(client, server) < 0)
+                return -ENOMEM;
+        sd_bus_message_ref(message);
+        r = tools_list(server, client, tools_done, message, &failure);
+        if (r >= 0)
+                return 1;
+
+        sd_bus_message_unref(message);
+        return bus_error_set_failure(error, &failure);
+}
+
+static int method_reload(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        Service *service = userdata;
+        sd_bus_message *reply = NULL;
+        const Problem *problem;
+        Client *client;
+        int r;
+
+        r = enter(service, message, ACTION_MANAGE, NULL, &client, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+
+        service_reload(service);
+
+        r = sd_bus_message_new_method_return(message, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "(ss)");
+        TAILQ_FOREACH (problem, catalogue_problems(service->manager->catalogue), link)
+                if (r >= 0 && problem->file && problem->text)
+                        r = sd_bus_message_append(reply, "(ss)", problem->file, problem->text);
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        if (r >= 0)
+                r = sd_bus_send(NULL, reply, NULL);
+        sd_bus_message_unref(reply);
+        return r;
+}
+
+static int method_describe(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        Service *service = userdata;
+        _cleanup_(freep) char *text = NULL;
+        const char *name;
+        Client *client;
+        Server *server;
+        int r;
+
+        r = sd_bus_message_read(message, "s", &name);
+        if (r < 0)
+                return r;
+        r = enter(service, message, ACTION_CALL, name, &client, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+        r = find_server(service, name, &server, error);
+        if (r < 0)
+                return r;
+
+        text = config_describe(server->config, service->launcher->ops->name, service->launcher->path);
+        if (!text)
+                return -ENOMEM;
+        return sd_bus_reply_method_return(message, "s", text);
+}
+
+static int property_version(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
+                            const char *property _unused_, sd_bus_message *reply, void *userdata _unused_,
+                            sd_bus_error *error _unused_) {
+        return sd_bus_message_append(reply, "s", PROJECT_VERSION);
+}
+
+static int property_servers(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
+                            const char *property _unused_, sd_bus_message *reply, void *userdata,
+                            sd_bus_error *error _unused_) {
+        Service *service = userdata;
+        const Server *server;
+        int r;
+
+        r = sd_bus_message_open_container(reply, 'a', "s");
+        TAILQ_FOREACH (server, &service->manager->servers, link)
+                if (r >= 0 && !server->gone)
+                        r = sd_bus_message_append(reply, "s", server->config->name);
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+static int property_count(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
+                          const char *property, sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
+        Service *service = userdata;
+        const Quota *quota = &service->manager->quota;
+
+        return sd_bus_message_append(reply, "u",
+                                     (uint32_t)(streq(property, "WorkersRunning") ? quota->workers : quota->calls));
+}
+
+static int property_idle_timeout(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
+                                 const char *property _unused_, sd_bus_message *reply, void *userdata,
+                                 sd_bus_error *error _unused_) {
+        return sd_bus_message_append(reply, "t", service_idle_timeout(userdata));
+}
+
+#define METHOD(name, in, in_names, out, out_names, handler)                                                            \
+        SD_BUS_METHOD_WITH_NAMES(name, in, in_names, out, out_names, handler, SD_BUS_VTABLE_UNPRIVILEGED)
+
+static const sd_bus_vtable vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        METHOD("Call", "sss", SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params), "s", SD_BUS_PARAM(result),
+               method_call),
+        METHOD("CallTool", "sss", SD_BUS_PARAM(server) SD_BUS_PARAM(tool) SD_BUS_PARAM(arguments), "s",
+               SD_BUS_PARAM(result), method_call_tool),
+        METHOD("CallBatch", "sa(ss)", SD_BUS_PARAM(server) SD_BUS_PARAM(calls), "a(bs)", SD_BUS_PARAM(results),
+               method_call_batch),
+        METHOD("Notify", "sss", SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params), "", , method_notify),
+        METHOD("ListServers", "", , "a(sss)", SD_BUS_PARAM(servers), method_list_servers),
+        METHOD("ListTools", "s", SD_BUS_PARAM(server), "a(sss)", SD_BUS_PARAM(tools), method_list_tools),
+        METHOD("StartServer", "s", SD_BUS_PARAM(server), "", , method_start_server),
+        METHOD("StopServer", "s", SD_BUS_PARAM(server), "", , method_stop_server),
+        METHOD("RestartServer", "s", SD_BUS_PARAM(server), "", , method_restart_server),
+        METHOD("Reload", "", , "a(ss)", SD_BUS_PARAM(problems), method_reload),
+        METHOD("Describe", "s", SD_BUS_PARAM(server), "s", SD_BUS_PARAM(configuration), method_describe),
+
+        SD_BUS_PROPERTY("Version", "s", property_version, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("Servers", "as", property_servers, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("WorkersRunning", "u", property_count, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("CallsInFlight", "u", property_count, 0, 0),
+        SD_BUS_PROPERTY("IdleTimeoutUSec", "t", property_idle_timeout, 0, 0),
+
+        SD_BUS_SIGNAL_WITH_NAMES("ServerChanged", "s", SD_BUS_PARAM(server), 0),
+        SD_BUS_SIGNAL_WITH_NAMES("ToolsChanged", "s", SD_BUS_PARAM(server), 0),
+        SD_BUS_SIGNAL_WITH_NAMES("Notification", "sss", SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params),
+                                 0),
+        SD_BUS_VTABLE_END,
+};
+
+const BusObject root_object = {
+        .path = BUS_PATH,
+        .interface = BUS_NAME,
+        .vtable = vtable,
+};

@@ -1,0 +1,338 @@
+#include "bus/service.h"
+
+#include <stdio.h>
+#include <systemd/sd-daemon.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "bus/errors.h"
+
+#define LEAVE_TIME (5 * USEC_PER_SEC) /* for what is under way when the service is told to stop */
+
+static uint64_t now_monotonic(Service *service) {
+        uint64_t usec = 0;
+
+        (void)sd_event_now(service->event, CLOCK_MONOTONIC, &usec);
+        return usec;
+}
+
+/* The manager's news as signals. Signals are nobody's due: one that can't be sent is dropped. */
+
+static void emit_name(Service *service, const char *signal, const char *name) {
+        if (service->bus)
+                (void)sd_bus_emit_signal(service->bus, BUS_PATH, BUS_NAME, signal, "s", name);
+}
+
+static void on_servers_changed(void *userdata) {
+        Service *service = userdata;
+
+        if (service->bus)
+                (void)sd_bus_emit_properties_changed(service->bus, BUS_PATH, BUS_NAME, "Servers", NULL);
+}
+
+static void on_server_changed(void *userdata, Server *server) {
+        Service *service = userdata;
+        _cleanup_(freep) char *path = service->bus && !server->gone ? server_object_path(server) : NULL;
+
+        emit_name(service, "ServerChanged", server->config->name);
+        if (path)
+                (void)sd_bus_emit_properties_changed(service->bus, path, BUS_NAME ".Server", "State", "Description",
+                                                     "Scope", "ConfigurationFile", "Workers", NULL);
+}
+
+static void on_tools_changed(void *userdata, const Server *server) {
+        emit_name(userdata, "ToolsChanged", server->config->name);
+}
+
+static void on_workers_changed(void *userdata) {
+        Service *service = userdata;
+
+        if (service->bus)
+                (void)sd_bus_emit_properties_changed(service->bus, BUS_PATH, BUS_NAME, "WorkersRunning", NULL);
+}
+
+static void on_worker_added(void *userdata, Server *server _unused_, Worker *worker) {
+        Service *service = userdata;
+        _cleanup_(freep) char *path = service->bus ? worker_object_path(worker) : NULL;
+
+        if (path)
+                (void)sd_bus_emit_object_added(service->bus, path);
+}
+
+static void on_worker_changed(void *userdata, Server *server _unused_, Worker *worker) {
+        Service *service = userdata;
+        _cleanup_(freep) char *path = service->bus ? worker_object_path(worker) : NULL;
+
+        if (path)
+                (void)sd_bus_emit_properties_changed(service->bus, path, BUS_NAME ".Worker", "State", "Era",
+                                                     "ProtocolVersion", "ServerInfo", NULL);
+}
+
+static void on_worker_removed(void *userdata, Server *server _unused_, Worker *worker) {
+        Service *service = userdata;
+        _cleanup_(freep) char *path = service->bus ? worker_object_path(worker) : NULL;
+
+        if (path)
+                (void)sd_bus_emit_object_removed(service->bus, path);
+}
+
+/* sd_bus_emit_signal_to() came with systemd 253. */
+static void on_notification(void *userdata, Client *client, const Server *server, const char *method, JsonSlice params,
+                            const JsonTraits *traits) {
+        Service *service = userdata;
+        sd_bus_message *signal = NULL;
+        Buffer text = {};
+        int r;
+
+        if (params.size > service->manager->quota.settings.limits.message)
+                return;
+
+        r = params.data ? json_append(&text, params, traits) : 0;
+        if (r >= 0)
+                r = buffer_append(&text, "", 1);
+        if (r >= 0)
+                r = sd_bus_message_new_signal(service->bus, &signal, BUS_PATH, BUS_NAME, "Notification");
+        if (r >= 0)
+                r = sd_bus_message_append(signal, "sss", server->config->name, method, buffer_data(&text));
+        if (r >= 0)
+                r = sd_bus_message_set_destination(signal, client->name);
+        if (r >= 0)
+                (void)sd_bus_send(service->bus, signal, NULL);
+        sd_bus_message_unref(signal);
+        buffer_done(&text);
+}
+
+static void on_maybe_idle(void *userdata) {
+        service_maybe_idle(userdata);
+}
+
+static const ManagerHandlers manager_handlers = {
+        .servers_changed = on_servers_changed,
+        .server_changed = on_server_changed,
+        .tools_changed = on_tools_changed,
+        .workers_changed = on_workers_changed,
+        .worker_added = on_worker_added,
+        .worker_changed = on_worker_changed,
+        .worker_removed = on_worker_removed,
+        .notification = on_notification,
+        .maybe_idle = on_maybe_idle,
+};
+
+/* Leaving. The name is given back without waiting for the answer, and calls that come by it until then are served: the
+ * bus puts its answer behind them. Those that come later start another service. */
+
+uint64_t service_idle_timeout(const Service *service) {
+        return service->options.idle_timeout_set ? service->options.idle_timeout
+                                                 : catalogue_settings(service->manager->catalogue)->idle_timeout;
+}
+
+static bool idle(const Service *service) {
+        return manager_idle(service->manager) && service->n_unknown == 0;
+}
+
+static int on_released(sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
+        Service *service = userdata;
+
+        if (sd_bus_message_is_method_error(reply, NULL))
+                log_warning("the name can't be given back: %s", sd_bus_message_get_error(reply)->message ?: "?");
+
+        service->phase = SERVICE_RELEASED;
+        service_maybe_idle(service);
+        return 0;
+}
+
+static void release(Service *service) {
+        int r;
+
+        if (service->phase != SERVICE_RUNNING)
+                return;
+
+        /* Before the name goes: systemd would take us for running otherwise, and not start another. */
+        (void)sd_notify(/* unset_environment= */ false, "STOPPING=1");
+        service->phase = SERVICE_RELEASING;
+        r = sd_bus_release_name_async(service->bus, NULL, BUS_NAME, on_released, service);
+        if (r < 0) {
+                log_warning("the name can't be given back: %s", strerror(-r));
+                service->phase = SERVICE_RELEASED;
+        }
+}
+
+static int on_idle(sd_event_source *source, uint64_t usec, void *userdata) {
+        Service *service = userdata;
+        uint64_t timeout = service_idle_timeout(service), due = usec_add(service->idle_since, timeout);
+
+        if (service->phase != SERVICE_RUNNING || !idle(service) || timeout == USEC_INFINITY)
+                return 0; /* asked again when the last worker or call goes */
+
+        if (due > now_monotonic(service)) {
+                (void)sd_event_source_set_time(source, due);
+                (void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+                return 0;
+        }
+
+        (void)usec;
+        log_info("idle: leaving");
+        release(service);
+        return 0;
+}
+
+static int on_leave(sd_event_source *source _unused_, uint64_t usec _unused_, void *userdata) {
+        Service *service = userdata;
+
+        if ((service->phase == SERVICE_RELEASED && idle(service)) || now_monotonic(service) >= service->leave_deadline)
+                (void)sd_event_exit(service->event, 0);
+        return 0;
+}
+
+static void leave_at(Service *service, uint64_t usec) {
+        (void)sd_event_source_set_time(service->leave_source, usec);
+        (void)sd_event_source_set_enabled(service->leave_source, SD_EVENT_ONESHOT);
+}
+
+void service_maybe_idle(Service *service) {
+        int enabled = SD_EVENT_OFF;
+
+        if (!service->manager)
+                return;
+
+        switch (service->phase) {
+        case SERVICE_RUNNING:
+                if (!idle(service))
+                        return;
+
+                /* Noted only: the timer isn't moved with each call. */
+                service->idle_since = now_monotonic(service);
+                (void)sd_event_source_get_enabled(service->idle_source, &enabled);
+                if (enabled == SD_EVENT_OFF && service_idle_timeout(service) != USEC_INFINITY) {
+                        (void)sd_event_source_set_time(service->idle_source,
+                                                       usec_add(service->idle_since, service_idle_timeout(service)));
+                        (void)sd_event_source_set_enabled(service->idle_source, SD_EVENT_ONESHOT);
+                }
+                break;
+        case SERVICE_RELEASING:
+                break;
+        case SERVICE_RELEASED:
+                if (service->manager->quota.calls == 0 && service->n_unknown == 0)
+                        manager_leave(service->manager);
+                /* From the loop, for this can be called from within what would be freed. */
+                if (idle(service))
+                        leave_at(service, 0);
+                break;
+        }
+}
+
+void service_stop(Service *service) {
+        if (service->stopping) {
+                (void)sd_event_exit(service->event, 0);
+                return;
+        }
+
+        service->stopping = true;
+        service->leave_deadline = usec_add(now_monotonic(service), LEAVE_TIME);
+        leave_at(service, service->leave_deadline);
+        release(service);
+}
+
+void service_reload(Service *service) {
+        const Settings *settings;
+
+        manager_reload(service->manager);
+        settings = catalogue_settings(service->manager->catalogue);
+        if (settings->log_level > 0 && !service->options.log_level_set)
+                log_open(settings->log_level);
+        service_maybe_idle(service);
+}
+
+static int open_bus(Service *service) {
+        int r;
+
+        r = service->options.user ? sd_bus_open_user_with_description(&service->bus, "session")
+                                  : sd_bus_open_system_with_description(&service->bus, "system");
+        if (r < 0) {
+                log_error("the %s bus can't be reached: %s", service->options.user ? "session" : "system",
+                          strerror(-r));
+                return r;
+        }
+
+        r = sd_bus_set_exit_on_disconnect(service->bus, true);
+        if (r >= 0)
+                r = sd_bus_attach_event(service->bus, service->event, SD_EVENT_PRIORITY_NORMAL);
+        return r;
+}
+
+int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *options, Service **ret) {
+        _cleanup_(service_freep) Service *service = new0(Service, 1);
+        const char *const *folders = options->folders;
+        char **standard = NULL;
+        int r;
+
+        if (!service)
+                return -ENOMEM;
+
+        *service = (Service){
+                .event = sd_event_ref(event), .launcher = launcher, .options = *options, .leave_deadline = USEC_INFINITY
+        };
+        TAILQ_INIT(&service->unknown_peers);
+
+        r = sd_event_add_time(event, &service->idle_source, CLOCK_MONOTONIC, USEC_INFINITY, 1, on_idle, service);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(service->idle_source, SD_EVENT_OFF);
+        if (r >= 0)
+                r = sd_event_add_time(event, &service->leave_source, CLOCK_MONOTONIC, USEC_INFINITY, 1, on_leave,
+                                      service);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(service->leave_source, SD_EVENT_OFF);
+        if (r < 0)
+                return r;
+
+        if (!folders) {
+                standard = catalogue_standard_folders(options->user);
+                if (!standard)
+                        return -ENOMEM;
+                folders = (const char *const *)standard;
+        }
+        r = manager_new(event, launcher, folders, options->folders != NULL, &manager_handlers, service,
+                        &service->manager);
+        strings_free(standard);
+        if (r < 0)
+                return r;
+
+        if (catalogue_settings(service->manager->catalogue)->log_level > 0 && !options->log_level_set)
+                log_open(catalogue_settings(service->manager->catalogue)->log_level);
+
+        r = open_bus(service);
+        if (r < 0)
+                return r;
+
+        /* All is in place when the name is there for others to call. */
+        r = objects_register(service);
+        if (r >= 0)
+                r = peers_watch(service);
+        if (r < 0)
+                return r;
+
+        r = sd_bus_request_name(service->bus, BUS_NAME, 0);
+        if (r < 0) {
+                log_error("the name %s can't be had: %s", BUS_NAME,
+                          r == -EEXIST ? "another mcp-execd has it" : strerror(-r));
+                return r;
+        }
+
+        service_maybe_idle(service);
+        *ret = TAKE_PTR(service);
+        return 0;
+}
+
+Service *service_free(Service *service) {
+        if (!service)
+                return NULL;
+
+        peers_done(service);
+        service->manager = manager_free(service->manager);
+        sd_event_source_disable_unref(service->idle_source);
+        sd_event_source_disable_unref(service->leave_source);
+        sd_bus_flush_close_unref(service->bus);
+        sd_event_unref(service->event);
+        free(service);
+        return NULL;
+}

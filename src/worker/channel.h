@@ -1,0 +1,43 @@
+#pragma once
+
+#include <systemd/sd-event.h>
+
+#include "base/macro.h"
+#include "wire/line.h"
+
+/* A worker's three pipes: whole lines come out, bytes go in. Nothing here blocks, and nothing here knows what the
+ * lines say. */
+typedef struct Channel Channel;
+
+typedef struct ChannelHandlers {
+        LineHandlers output;                                               /* the worker's stdout */
+        void (*diagnostic)(void *userdata, const char *line, size_t size); /* its stderr */
+        void (*writable)(void *userdata);                                  /* all that was appended has left */
+        void (*closed)(void *userdata, const char *what);                  /* the worker closed "stdin" or "stdout" */
+} ChannelHandlers;
+
+/* Takes the fds (its own ends, non-blocking), also on failure. message_max: LineReader's limit. */
+int channel_new(sd_event *event, int input, int output, int diagnostics, size_t message_max,
+                const ChannelHandlers *handlers, void *userdata, Channel **ret);
+Channel *channel_free(Channel *channel);
+DEFINE_CLEANUP(Channel *, channel_free, channel_freep)
+
+/* Append messages here, then flush. NULL once the input is closed. */
+Buffer *channel_input(Channel *channel);
+
+/* Writes as much as the pipe takes; the rest follows by itself. Calls no handler. -EPIPE where the worker has closed
+ * its end: nothing can be written any more. */
+int channel_flush(Channel *channel);
+
+/* Whether bytes wait for the worker to read */
+bool channel_blocked(const Channel *channel);
+
+/* Positions in the stream to the worker: behind what was appended, and behind what the pipe took. */
+uint64_t channel_appended(const Channel *channel);
+uint64_t channel_written(const Channel *channel);
+
+/* The protocol's own way of asking a worker to leave */
+void channel_close_input(Channel *channel);
+
+/* After the worker's end: hands on what it left in its pipes, the last unfinished line included. */
+void channel_drain(Channel *channel);

@@ -1,0 +1,256 @@
+/* Finding out which era a server speaks, and its handshake. The specification, 2026-07-28, basic/transports/stdio,
+ * "Backward Compatibility": server/discover first, and anything but its result or a modern error means legacy. Real
+ * servers add that some die of the question and some fall silent, so a new process is asked the other way then. */
+
+#include <stdio.h>
+
+#include "worker/pool.h"
+#include "worker/worker.h"
+
+#define PROBE_TIMEOUT (3 * USEC_PER_SEC)
+#define ERROR_UNSUPPORTED_VERSION "-32022"
+
+static const McpParams no_params = {};
+
+static int send_discover(Worker *worker, uint64_t *ret_id) {
+        Buffer *input = channel_input(worker->channel);
+
+        if (!input)
+                return -EPIPE;
+
+        *ret_id = ++worker->last_id;
+        return worker_write(worker, mcp_append_request(input, *ret_id, MCP_ERA_MODERN, "server/discover", &no_params));
+}
+
+static int send_initialize(Worker *worker) {
+        Buffer *input = channel_input(worker->channel);
+
+        if (!input)
+                return -EPIPE;
+
+        worker->initialize_id = ++worker->last_id;
+        return worker_write(worker, mcp_append_initialize(input, worker->initialize_id));
+}
+
+int handshake_start(Worker *worker) {
+        uint64_t deadline = usec_add(worker->started, worker->config->timeouts.start);
+
+        if (worker->era == MCP_ERA_LEGACY) {
+                worker->step = HANDSHAKE_INITIALIZE;
+                worker_set_timer(worker, deadline);
+                return send_initialize(worker);
+        }
+
+        worker->step = HANDSHAKE_PROBE;
+        worker_set_timer(worker,
+                         worker->era == MCP_ERA_MODERN ? deadline : MIN(deadline, worker->started + PROBE_TIMEOUT));
+        return send_discover(worker, &worker->probe_id);
+}
+
+/* Lets the pool start another process, which is spoken to in that era from its first byte. */
+static void relaunch(Worker *worker, McpEra era) {
+        pool_set_era(worker->pool, era);
+        worker->relaunch = true;
+        worker_stop(worker, /* impatient= */ true);
+}
+
+bool handshake_died(Worker *worker) {
+        if (worker->relaunch)
+                return true;
+        if (worker->config->era != MCP_ERA_AUTO || worker->era_assumed || !worker->probe_id)
+                return false;
+
+        pool_set_era(worker->pool, MCP_ERA_LEGACY);
+        worker->relaunch = true;
+        return true;
+}
+
+/* It reads no more. */
+static void stdin_closed(Worker *worker) {
+        if (handshake_died(worker))
+                worker_stop(worker, /* impatient= */ true);
+        else
+                worker_fail(worker, FAILURE_HANDSHAKE_FAILED, "it closed its stdin before the handshake was done");
+}
+
+static void try_initialize(Worker *worker) {
+        worker->era = MCP_ERA_AUTO;
+        worker->step = HANDSHAKE_INITIALIZE;
+        worker_set_timer(worker, usec_add(worker->started, worker->config->timeouts.start));
+        if (send_initialize(worker) < 0)
+                stdin_closed(worker);
+}
+
+static bool contains(JsonSlice versions, const char *version) {
+        const char *position = NULL;
+        JsonSlice element;
+
+        while (json_next_element(versions, &position, &element))
+                if (json_equal(element, version))
+                        return true;
+
+        return false;
+}
+
+static bool contains_legacy(JsonSlice versions) {
+        const char *position = NULL;
+        JsonSlice element;
+
+        while (json_next_element(versions, &position, &element)) {
+                _cleanup_(freep) char *version = json_decode(element);
+
+                if (version && mcp_legacy_version_supported(version))
+                        return true;
+        }
+
+        return false;
+}
+
+static void take_server_info(Worker *worker, JsonSlice info) {
+        _cleanup_(freep) char *name = json_decode(json_get(info, "name")),
+                              *version = json_decode(json_get(info, "version"));
+
+        if (name && asprintf(&worker->server_info, "%s %s", name, version ?: "") < 0)
+                worker->server_info = NULL;
+}
+
+/* A modern server says when its tools change only to those who listen. Best effort. */
+static void listen_for_changes(Worker *worker) {
+        static const char listen[] = "{\"notifications\":{\"toolsListChanged\":true,\"promptsListChanged\":true,"
+                                     "\"resourcesListChanged\":true}}";
+        McpParams params = { .text = { listen, sizeof(listen) - 1 } };
+        Buffer *input = channel_input(worker->channel);
+
+        if (!input)
+                return;
+
+        worker->listen_id = ++worker->last_id;
+        (void)worker_write(
+                worker, mcp_append_request(input, worker->listen_id, MCP_ERA_MODERN, "subscriptions/listen", &params));
+}
+
+static void ready_modern(Worker *worker, JsonSlice result) {
+        JsonSlice capabilities = json_get(result, "capabilities");
+        bool changes = json_equal(json_get(result, "resultType"), "complete") && capabilities.data &&
+                       (json_is(json_get(json_get(capabilities, "tools"), "listChanged"), 't') ||
+                        json_is(json_get(json_get(capabilities, "prompts"), "listChanged"), 't') ||
+                        json_is(json_get(json_get(capabilities, "resources"), "listChanged"), 't'));
+
+        worker->era = MCP_ERA_MODERN;
+        pool_set_era(worker->pool, MCP_ERA_MODERN);
+        (void)snprintf(worker->protocol_version, sizeof(worker->protocol_version), "%s", MCP_VERSION_MODERN);
+        take_server_info(worker, json_get(json_get(result, "_meta"), "io.modelcontextprotocol/serverInfo"));
+        if (changes)
+                listen_for_changes(worker);
+        worker_became_ready(worker);
+}
+
+static void discover_answered(Worker *worker, const McpMessage *message) {
+        JsonSlice versions = {};
+        bool modern = false;
+
+        if (message->kind == MCP_RESULT) {
+                versions = json_get(message->result, "supportedVersions");
+                modern = json_is(versions, '[');
+        } else {
+                JsonSlice code = json_get(message->error, "code");
+
+                if (code.size == strlen(ERROR_UNSUPPORTED_VERSION) &&
+                    memcmp(code.data, ERROR_UNSUPPORTED_VERSION, code.size) == 0) {
+                        versions = json_get(json_get(message->error, "data"), "supported");
+                        modern = true;
+                }
+        }
+
+        if (modern && contains(versions, MCP_VERSION_MODERN)) {
+                /* After an initialize it may have taken this connection for a legacy one. */
+                if (worker->step == HANDSHAKE_BOTH)
+                        relaunch(worker, MCP_ERA_MODERN);
+                else
+                        ready_modern(worker, message->result);
+        } else if (modern && !contains_legacy(versions))
+                worker_fail(worker, FAILURE_HANDSHAKE_FAILED,
+                            "it supports none of the protocol versions spoken here, but %.*s",
+                            (int)MIN(versions.size, (size_t)200), versions.data ?: "");
+        else if (worker->step == HANDSHAKE_PROBE) {
+                if (worker->config->era == MCP_ERA_MODERN)
+                        worker_fail(worker, FAILURE_HANDSHAKE_FAILED,
+                                    "it is configured as era modern, but doesn't know server/discover");
+                else
+                        try_initialize(worker);
+        } else
+                worker->step = HANDSHAKE_INITIALIZE;
+}
+
+static void initialize_answered(Worker *worker, const McpMessage *message) {
+        _cleanup_(freep) char *version = NULL;
+        Buffer *input;
+
+        if (message->kind != MCP_RESULT) {
+                Failure remote = {};
+
+                /* A server that was legacy once can have been updated. */
+                if (worker->era_assumed) {
+                        relaunch(worker, MCP_ERA_AUTO);
+                        return;
+                }
+
+                failure_set_remote(&remote, worker->config->name, message->error);
+                worker_fail(worker, FAILURE_HANDSHAKE_FAILED, "it refused initialize: %s", failure_message(&remote));
+                failure_done(&remote);
+                return;
+        }
+
+        version = json_decode(json_get(message->result, "protocolVersion"));
+        if (!version || !mcp_legacy_version_supported(version)) {
+                worker_fail(worker, FAILURE_HANDSHAKE_FAILED,
+                            "it answered initialize with protocol version %s, which isn't spoken here",
+                            version ?: "(none)");
+                return;
+        }
+
+        (void)snprintf(worker->protocol_version, sizeof(worker->protocol_version), "%s", version);
+        take_server_info(worker, json_get(message->result, "serverInfo"));
+        worker->era = MCP_ERA_LEGACY;
+        pool_set_era(worker->pool, MCP_ERA_LEGACY);
+
+        input = channel_input(worker->channel);
+        if (!input ||
+            worker_write(worker, mcp_append_notification(input, "notifications/initialized", &no_params)) < 0) {
+                stdin_closed(worker);
+                return;
+        }
+
+        worker_became_ready(worker);
+}
+
+void handshake_answer(Worker *worker, const McpMessage *message) {
+        if (message->number == worker->probe_id && worker->step <= HANDSHAKE_BOTH)
+                discover_answered(worker, message);
+        else if (message->number == worker->initialize_id && worker->step >= HANDSHAKE_BOTH)
+                initialize_answered(worker, message);
+        else
+                worker->late_answers++;
+}
+
+void handshake_timeout(Worker *worker) {
+        uint64_t start = worker->config->timeouts.start;
+
+        if (worker->step == HANDSHAKE_PROBE && worker->era == MCP_ERA_AUTO) {
+                /* Slow or silent: the next question tells which, and half of the time is for its answer. */
+                worker->step = HANDSHAKE_BOTH;
+                worker_set_timer(worker, MAX(usec_add(worker->started, start / 2),
+                                             usec_add(worker->started, MIN(2 * PROBE_TIMEOUT, start))));
+                if (send_initialize(worker) < 0)
+                        stdin_closed(worker);
+                return;
+        }
+
+        if (worker->step == HANDSHAKE_BOTH) {
+                relaunch(worker, MCP_ERA_LEGACY);
+                return;
+        }
+
+        worker_fail(worker, FAILURE_HANDSHAKE_FAILED, "it answered no handshake within %.3g s (timeouts.start)",
+                    (double)start / USEC_PER_SEC);
+}

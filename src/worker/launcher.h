@@ -1,0 +1,66 @@
+#pragma once
+
+#include <signal.h>
+#include <systemd/sd-event.h>
+
+#include "worker/failure.h"
+#include "worker/server-config.h"
+
+/* How workers come to be: one interface, and an implementation for each way of starting a process. */
+
+typedef struct Launcher Launcher;
+typedef struct Process Process;
+
+typedef struct ProcessSpec {
+        const ServerConfig *config;
+        const char *owner; /* the pool's */
+        int fds[3];        /* the worker's ends of stdin, stdout, stderr; the caller's to close */
+} ProcessSpec;
+
+/* exit: si_code CLD_EXITED, CLD_KILLED or CLD_DUMPED, and si_status, as waitid(2) has them. */
+typedef void (*process_exit_handler)(void *userdata, const siginfo_t *exit);
+
+typedef struct LauncherOps {
+        const char *name;
+
+        /* Fails with -EREMOTEIO and *failure. The handler runs once, from the loop, unless the process is freed
+         * before. */
+        int (*start)(Launcher *launcher, const ProcessSpec *spec, process_exit_handler handler, void *userdata,
+                     Process **ret, Failure *failure);
+
+        /* To every process that came from this one, as far as that is known. SIGKILL reaches all of them. */
+        void (*signal)(Process *process, int signal);
+
+        /* Resident memory in bytes, of the process and of those that came from it; 0 where that can't be told */
+        uint64_t (*memory)(const Process *process);
+
+        /* Kills what is left of it. */
+        Process *(*process_free)(Process *process);
+
+        Launcher *(*launcher_free)(Launcher *launcher);
+} LauncherOps;
+
+struct Launcher {
+        const LauncherOps *ops;
+        const char *path; /* the PATH that commands are looked up in, and that workers get; owned by the caller */
+};
+
+struct Process {
+        const LauncherOps *ops;
+        pid_t pid;
+};
+
+static inline Launcher *launcher_free(Launcher *launcher) {
+        return launcher ? launcher->ops->launcher_free(launcher) : NULL;
+}
+
+static inline Process *process_free(Process *process) {
+        return process ? process->ops->process_free(process) : NULL;
+}
+
+/* The launcher for machines without systemd: posix_spawn(3), a pidfd, and a session of its own for each worker.
+ * The broker becomes a subreaper (PR_SET_CHILD_SUBREAPER): a process that left its worker's session and lost its
+ * parent comes back to the broker, and is killed. Wants SIGCHLD blocked; path has to outlive the launcher. */
+int spawn_launcher_new(sd_event *event, const char *path, Launcher **ret);
+
+DEFINE_CLEANUP(Launcher *, launcher_free, launcher_freep)

@@ -1,0 +1,690 @@
+#include "worker/pool.h"
+
+#include <stdio.h>
+
+#define UNAVAILABLE_STEP (30 * USEC_PER_SEC)
+#define UNAVAILABLE_MAX (300 * USEC_PER_SEC)
+
+/* Only pool_run(), which the loop calls, starts, stops and frees workers. All else marks, and schedules it: so no
+ * handler of a worker ever finds itself, or its pool, gone. */
+
+static uint64_t now_monotonic(Pool *pool) {
+        uint64_t usec = 0;
+
+        (void)sd_event_now(pool->event, CLOCK_MONOTONIC, &usec);
+        return usec;
+}
+
+void pool_schedule(Pool *pool) {
+        (void)sd_event_source_set_enabled(pool->run_source, SD_EVENT_ONESHOT);
+}
+
+void pool_set_era(Pool *pool, McpEra era) {
+        if (pool->era == era)
+                return;
+
+        pool->era = era;
+        pool->handlers->era_known(pool->userdata, era);
+}
+
+/* The worker's configuration is the pool's, and it is or will be ready. */
+static bool counts(const Pool *pool, const Worker *worker) {
+        return worker->state <= WORKER_READY && worker->config == pool->config;
+}
+
+static void count_workers(Pool *pool) {
+        Worker *worker;
+
+        pool->n_workers = 0;
+        TAILQ_FOREACH (worker, &pool->workers, link)
+                pool->n_workers += counts(pool, worker);
+}
+
+static void unlink_request(Request *request) {
+        Pool *pool = request->pool;
+
+        if (request->worker) {
+                TAILQ_REMOVE(&request->worker->requests, request, link);
+                request->worker->n_requests--;
+                pool->n_in_flight--;
+                request->worker = NULL;
+        } else {
+                TAILQ_REMOVE(&pool->queue, request, link);
+                pool->n_queued--;
+        }
+
+        request->pool = NULL;
+}
+
+void pool_request_done(Request *request, const Outcome *outcome) {
+        unlink_request(request);
+        request->done(request, outcome);
+}
+
+static void fail_request(Request *request, const Failure *failure) {
+        pool_request_done(request, &(Outcome){ .failure = failure });
+}
+
+void pool_requeue(Request *request) {
+        Pool *pool = request->pool;
+
+        TAILQ_REMOVE(&request->worker->requests, request, link);
+        request->worker->n_requests--;
+        request->worker = NULL;
+        pool->n_in_flight--;
+        TAILQ_INSERT_HEAD(&pool->queue, request, link);
+        pool->n_queued++;
+}
+
+static void fail_queue(Pool *pool, const Failure *failure) {
+        Request *request;
+
+        /* Each done() can submit anew: what comes behind the last one of now stays. */
+        for (unsigned n = pool->n_queued; n > 0 && (request = TAILQ_FIRST(&pool->queue)); n--)
+                fail_request(request, failure);
+}
+
+/* The least busy worker that can take a request */
+static Worker *choose_worker(Pool *pool) {
+        Worker *worker, *best = NULL;
+
+        TAILQ_FOREACH (worker, &pool->workers, link)
+                if (worker->config == pool->config && worker_available(worker) &&
+                    (!best || worker->n_requests < best->n_requests))
+                        best = worker;
+
+        return best;
+}
+
+/* A notification is for every worker that is there; whether there was one */
+static bool notify_workers(Pool *pool, const Request *request) {
+        bool notified = false;
+        Worker *worker;
+
+        TAILQ_FOREACH (worker, &pool->workers, link) {
+                Buffer *input = channel_input(worker->channel);
+
+                if (worker->state == WORKER_READY && input && !channel_blocked(worker->channel) &&
+                    worker_write(worker, mcp_append_notification(input, request->method, &request->params)) >= 0)
+                        notified = true;
+        }
+
+        return notified;
+}
+
+void pool_dispatch(Pool *pool) {
+        Request *request;
+
+        while ((request = TAILQ_FIRST(&pool->queue))) {
+                Worker *worker;
+                Failure failure = {};
+                int r;
+
+                if (request->kind == REQUEST_NOTIFICATION && notify_workers(pool, request)) {
+                        pool_request_done(request, &(Outcome){});
+                        continue;
+                }
+
+                worker = choose_worker(pool);
+                if (!worker || request->kind == REQUEST_NOTIFICATION)
+                        break;
+
+                r = worker_send(worker, request);
+                if (r >= 0 || r == -EPIPE)
+                        continue; /* one that reads no more isn't chosen again */
+
+                failure_set(&failure, FAILURE_UNAVAILABLE, "Can't send the call: %s", strerror(-r));
+                fail_request(request, &failure);
+                failure_done(&failure);
+        }
+}
+
+static void fail_overdue(Request *request, uint64_t now) {
+        Pool *pool = request->pool;
+        Worker *worker = request->worker;
+        bool capped = now >= request->deadline_max;
+        Failure failure = {};
+
+        failure_set(&failure, FAILURE_TIMEOUT, "Server %s: no answer within %.3g s (timeouts.%s)%s%s%s",
+                    pool->config->name,
+                    (double)(capped ? pool->config->timeouts.call_max : pool->config->timeouts.call) / USEC_PER_SEC,
+                    capped ? "call_max" : "call", worker ? "" : "; the call was still waiting for a worker",
+                    worker && worker->last_stray ? "; the last line of its stdout that was no message: " : "",
+                    worker && worker->last_stray ? worker->last_stray : "");
+        pool_cancel(request, "timeout");
+        request->done(request, &(Outcome){ .failure = &failure });
+        failure_done(&failure);
+}
+
+static Request *overdue_in(RequestList *list, uint64_t now, uint64_t *next) {
+        Request *request;
+
+        TAILQ_FOREACH (request, list, link) {
+                if (request->deadline <= now)
+                        return request;
+                *next = MIN(*next, request->deadline);
+        }
+
+        return NULL;
+}
+
+/* One timer for all deadlines. It isn't moved when a call comes or goes, but fires at what was the earliest
+ * deadline, and looks for the next then: a call costs no timer of its own. */
+static int on_deadline(sd_event_source *source, uint64_t usec _unused_, void *userdata) {
+        Pool *pool = userdata;
+        uint64_t now = now_monotonic(pool), next;
+        Request *overdue;
+        Worker *worker;
+
+        do {
+                next = USEC_INFINITY;
+                overdue = overdue_in(&pool->queue, now, &next);
+                TAILQ_FOREACH (worker, &pool->workers, link)
+                        if (!overdue)
+                                overdue = overdue_in(&worker->requests, now, &next);
+                if (overdue)
+                        fail_overdue(overdue, now);
+        } while (overdue);
+
+        if (next < USEC_INFINITY) {
+                (void)sd_event_source_set_time(source, next);
+                (void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+        }
+
+        return 0;
+}
+
+static void watch_deadline(Pool *pool, uint64_t deadline) {
+        uint64_t armed = USEC_INFINITY;
+        int enabled = SD_EVENT_OFF;
+
+        (void)sd_event_source_get_enabled(pool->deadline_source, &enabled);
+        (void)sd_event_source_get_time(pool->deadline_source, &armed);
+        if (enabled != SD_EVENT_OFF && armed <= deadline)
+                return;
+
+        (void)sd_event_source_set_time(pool->deadline_source, deadline);
+        (void)sd_event_source_set_enabled(pool->deadline_source, SD_EVENT_ONESHOT);
+}
+
+static int refuse_failing(Pool *pool, Failure *failure) {
+        uint64_t now = now_monotonic(pool);
+
+        return failure_set(
+                failure, FAILURE_UNAVAILABLE,
+                "Server %s failed %u times within %.3g s (restart); the next try is in %.0f s. The last time: %s",
+                pool->config->name, pool->config->restart.burst, (double)pool->config->restart.interval / USEC_PER_SEC,
+                (double)(pool->retry_at - MIN(now, pool->retry_at)) / USEC_PER_SEC + 0.5,
+                failure_message(&pool->last_crash));
+}
+
+bool pool_failing(const Pool *pool) {
+        uint64_t now = now_monotonic((Pool *)pool);
+
+        return pool->retry_at > now;
+}
+
+int pool_submit(Pool *pool, Request *request, Failure *failure) {
+        const ServerConfig *config = pool->config;
+        uint64_t now = now_monotonic(pool);
+        unsigned concurrency = server_config_per_call(config) ? 1 : config->pool.concurrency;
+
+        if (pool->n_workers == 0 && pool_failing(pool))
+                return refuse_failing(pool, failure);
+
+        if (pool->n_queued + pool->n_in_flight >= config->pool.max * concurrency + config->pool.queue)
+                return failure_set(
+                        failure, FAILURE_LIMITS_EXCEEDED,
+                        "Server %s is busy with %u calls and %u more are waiting: the limit is %u waiting (pool.queue)",
+                        config->name, pool->n_in_flight, pool->n_queued, config->pool.queue);
+
+        pool->wanted = true;
+        request->pool = pool;
+        request->worker = NULL;
+        request->retried = false;
+        request->deadline = usec_add(now, MIN(config->timeouts.call, config->timeouts.call_max));
+        request->deadline_max = usec_add(now, config->timeouts.call_max);
+        watch_deadline(pool, request->deadline);
+        TAILQ_INSERT_TAIL(&pool->queue, request, link);
+        pool->n_queued++;
+
+        /* The usual case, a free worker and nobody waiting, ends here with the bytes in its pipe. */
+        if (TAILQ_FIRST(&pool->queue) == request && request->kind == REQUEST_CALL) {
+                Worker *worker = choose_worker(pool);
+                int r = worker ? worker_send(worker, request) : 0;
+
+                if (r < 0 && r != -EPIPE) {
+                        unlink_request(request);
+                        return failure_set(failure, FAILURE_UNAVAILABLE, "Can't send the call: %s", strerror(-r));
+                }
+        }
+
+        if (!request->worker)
+                pool_schedule(pool);
+
+        return 0;
+}
+
+void pool_cancel(Request *request, const char *reason) {
+        Pool *pool = request->pool;
+        Worker *worker = request->worker;
+
+        if (worker) {
+                pool->n_in_flight--;
+                worker_cancel(worker, request, reason);
+        } else {
+                TAILQ_REMOVE(&pool->queue, request, link);
+                pool->n_queued--;
+        }
+
+        request->pool = NULL;
+        pool_schedule(pool);
+}
+
+/* Remembers one end that nobody asked for, and stops starting when there were too many in too short a time. */
+static void note_crash(Pool *pool, const Failure *failure) {
+        unsigned burst = pool->config->restart.burst;
+        uint64_t now = now_monotonic(pool);
+
+        failure_copy(&pool->last_crash, failure);
+        if (burst == 0)
+                return;
+
+        pool->remember_until = usec_add(now, pool->config->restart.interval);
+
+        if (pool->crash_burst != burst) {
+                free(pool->crashes);
+                pool->crashes = new0(uint64_t, burst);
+                pool->crash_burst = pool->crashes ? burst : 0;
+                pool->n_crashes = 0;
+                if (!pool->crashes)
+                        return;
+        }
+
+        /* A ring: what is overwritten is the oldest of the last burst crashes. */
+        pool->crashes[pool->n_crashes++ % burst] = now;
+        if (!pool->probation &&
+            (pool->n_crashes < burst || now - pool->crashes[pool->n_crashes % burst] > pool->config->restart.interval))
+                return;
+
+        pool->n_trips++;
+        pool->n_crashes = 0;
+        pool->probation = true;
+        pool->retry_at = usec_add(now, MIN(UNAVAILABLE_STEP * pool->n_trips, UNAVAILABLE_MAX));
+        pool->remember_until = usec_add(pool->retry_at, pool->config->restart.interval);
+}
+
+static void forget_crashes(Pool *pool) {
+        pool->n_crashes = pool->n_trips = 0;
+        pool->probation = false;
+        pool->retry_at = pool->remember_until = 0;
+        (void)sd_event_source_set_enabled(pool->retry_source, SD_EVENT_OFF);
+}
+
+/* What its calls are told: a request of which no byte was written goes to another worker, and so does, once, one of
+ * an idempotent server. */
+static void fail_requests_of(Pool *pool, Worker *worker, const char *how) {
+        uint64_t written = channel_written(worker->channel);
+        Request *request, *previous;
+
+        for (request = TAILQ_LAST(&worker->requests, RequestList); request; request = previous) {
+                previous = TAILQ_PREV(request, RequestList, link);
+                if (request->position >= written || (pool->config->idempotent && !request->retried)) {
+                        request->retried = request->position < written;
+                        pool_requeue(request);
+                }
+        }
+
+        while ((request = TAILQ_FIRST(&worker->requests))) {
+                Failure failure = {};
+
+                if (worker->reason.message)
+                        failure_set(&failure, worker->reason.code, "%s; the call may have run",
+                                    failure_message(&worker->reason));
+                else
+                        failure_set(&failure, FAILURE_WORKER_DIED,
+                                    "Server %s: the worker (pid %d) %s; the call may have run", worker->config->name,
+                                    (int)worker->process->pid, how);
+                fail_request(request, &failure);
+                failure_done(&failure);
+        }
+}
+
+static void remove_worker(Pool *pool, Worker *worker, const char *how, bool crashed) {
+        pool->handlers->worker_removed(pool->userdata, worker, how, crashed);
+        TAILQ_REMOVE(&pool->workers, worker, link);
+        pool->n_processes--;
+        worker_free(worker);
+        pool->handlers->worker_gone(pool->userdata);
+}
+
+static void reap(Pool *pool, Worker *worker) {
+        _cleanup_(freep) char *how = worker_describe_exit(worker);
+        bool started = worker->step == HANDSHAKE_DONE, relaunch = false, crashed;
+        Failure failure = {};
+
+        /* Died of the question what it speaks? Then the next one is asked otherwise. */
+        if (!started && !worker->reason.message && !worker->asked_to_stop && worker->config == pool->config)
+                relaunch = handshake_died(worker);
+        relaunch = relaunch || worker->relaunch;
+
+        crashed = !relaunch && (worker->reason.message || !worker->asked_to_stop) &&
+                  (!started || worker->n_requests > 0 || worker->reason.message || worker->exit.si_code != CLD_EXITED ||
+                   worker->exit.si_status != 0 || pool->config->pool.min > 0);
+
+        count_workers(pool);
+
+        if (crashed) {
+                if (worker->reason.message)
+                        failure_copy(&failure, &worker->reason);
+                else if (started)
+                        failure_set(&failure, FAILURE_WORKER_DIED, "Server %s: the worker (pid %d) %s",
+                                    worker->config->name, (int)worker->process->pid, how ?: "ended");
+                else
+                        failure_set(&failure, FAILURE_LAUNCH_FAILED, "Server %s: %s %s before the handshake was done",
+                                    worker->config->name, worker->config->argv[0], how ?: "ended");
+                note_crash(pool, &failure);
+        }
+
+        fail_requests_of(pool, worker, how ?: "ended");
+
+        if (!started && crashed) {
+                if (worker->era_assumed)
+                        pool_set_era(pool, MCP_ERA_AUTO);
+                pool->handlers->launch_failed(pool->userdata, &failure);
+                if (pool->n_workers == 0)
+                        fail_queue(pool, &failure);
+        }
+        failure_done(&failure);
+
+        pool->prestart = pool->prestart || relaunch;
+        remove_worker(pool, worker, how ?: "ended", crashed);
+}
+
+/* Recycling: a successor comes before its predecessor drains, so that no call waits for it. */
+static bool successor_needed(Pool *pool) {
+        unsigned n_worn = 0, n_fresh = 0;
+        Worker *worker, *worn = NULL;
+
+        TAILQ_FOREACH (worker, &pool->workers, link) {
+                if (!counts(pool, worker))
+                        continue;
+                if (worker->worn_out) {
+                        n_worn++;
+                        worn = worn ?: worker;
+                } else
+                        n_fresh++;
+        }
+
+        if (n_worn == 0)
+                return false;
+
+        TAILQ_FOREACH (worker, &pool->workers, link)
+                if (counts(pool, worker) && !worker->worn_out && worker->state == WORKER_READY &&
+                    worker->ready_since >= worn->last_active && worker->calls == 0) {
+                        worker_drain(worn);
+                        return false;
+                }
+
+        /* One that nobody has asked for since is simply let go. */
+        if (worn->n_requests == 0 && pool->n_queued == 0 && n_fresh > 0) {
+                worker_drain(worn);
+                return false;
+        }
+
+        TAILQ_FOREACH (worker, &pool->workers, link)
+                if (worker->state == WORKER_STARTING)
+                        return false;
+
+        return true;
+}
+
+static unsigned launches_needed(Pool *pool) {
+        unsigned concurrency = server_config_per_call(pool->config) ? 1 : pool->config->pool.concurrency, coming = 0,
+                 needed = 0, room = pool->config->pool.max - MIN(pool->n_workers, pool->config->pool.max);
+        Worker *worker;
+
+        TAILQ_FOREACH (worker, &pool->workers, link)
+                if (counts(pool, worker) && worker->state == WORKER_STARTING)
+                        coming += concurrency;
+
+        if (pool->n_queued > coming)
+                needed = (pool->n_queued - coming + concurrency - 1) / concurrency;
+        if (pool->wanted && pool->n_workers < pool->config->pool.min)
+                needed = MAX(needed, pool->config->pool.min - pool->n_workers);
+        if (pool->prestart && pool->n_workers == 0)
+                needed = MAX(needed, 1u);
+        pool->prestart = false;
+
+        needed = MIN(needed, room);
+        if (needed == 0 && successor_needed(pool))
+                return 1;
+
+        return needed;
+}
+
+static void launch(Pool *pool, unsigned n) {
+        Failure failure = {};
+        int r = 0;
+
+        for (; n > 0 && r >= 0; n--) {
+                Worker *worker;
+
+                if (pool_failing(pool)) {
+                        r = refuse_failing(pool, &failure);
+                        break;
+                }
+
+                r = pool->handlers->worker_wanted(pool->userdata, &failure);
+                if (r < 0)
+                        break;
+
+                r = worker_new(pool, pool->event, pool->launcher, pool->config, pool->owner, pool->era, &worker,
+                               &failure);
+                if (r < 0) {
+                        pool->handlers->worker_gone(pool->userdata);
+                        note_crash(pool, &failure);
+                        pool->handlers->launch_failed(pool->userdata, &failure);
+                        break;
+                }
+
+                TAILQ_INSERT_TAIL(&pool->workers, worker, link);
+                pool->n_processes++;
+                pool->n_workers++;
+                pool->handlers->worker_added(pool->userdata, worker);
+        }
+
+        /* Others that are there, or on their way, will see to the queue. */
+        if (r < 0 && pool->n_workers == 0)
+                fail_queue(pool, &failure);
+        failure_done(&failure);
+}
+
+static void settle_crashes(Pool *pool) {
+        uint64_t now = now_monotonic(pool);
+        Worker *worker;
+
+        if (pool->n_trips == 0 && pool->n_crashes == 0)
+                return;
+
+        TAILQ_FOREACH (worker, &pool->workers, link)
+                if (worker->state == WORKER_READY && pool->probation &&
+                    now - worker->ready_since >= pool->config->restart.interval) {
+                        forget_crashes(pool);
+                        return;
+                }
+}
+
+/* A pool without workers stays for as long as its crashes count. */
+static bool remembers_crashes(Pool *pool) {
+        uint64_t now = now_monotonic(pool);
+
+        if (now >= pool->remember_until)
+                return false;
+
+        (void)sd_event_source_set_time(pool->retry_source,
+                                       pool->retry_at > now ? pool->retry_at : pool->remember_until);
+        (void)sd_event_source_set_enabled(pool->retry_source, SD_EVENT_ONESHOT);
+        return true;
+}
+
+static int pool_run(sd_event_source *source _unused_, void *userdata) {
+        Pool *pool = userdata;
+        Worker *worker, *next;
+        unsigned n;
+
+        count_workers(pool);
+
+        TAILQ_FOREACH_SAFE (worker, &pool->workers, link, next) {
+                if (worker->state == WORKER_EXITED)
+                        reap(pool, worker);
+                else if (worker->state == WORKER_DRAINING && worker->n_requests == 0 && !worker->hung_up)
+                        worker_stop(worker, /* impatient= */ false);
+        }
+
+        settle_crashes(pool);
+        count_workers(pool);
+        pool_dispatch(pool);
+
+        n = launches_needed(pool);
+        if (n > 0)
+                launch(pool, n);
+
+        if (pool_idle(pool) && !remembers_crashes(pool) && !(pool->wanted && pool->config->pool.min > 0))
+                pool->handlers->unused(pool->userdata);
+
+        return 0;
+}
+
+static int on_retry(sd_event_source *source _unused_, uint64_t usec _unused_, void *userdata) {
+        pool_schedule(userdata);
+        return 0;
+}
+
+void pool_set_config(Pool *pool, ServerConfig *config) {
+        Worker *worker;
+
+        if (pool->config == config)
+                return;
+
+        server_config_unref(pool->config);
+        pool->config = server_config_ref(config);
+        pool->era = config->era;
+        forget_crashes(pool);
+
+        TAILQ_FOREACH (worker, &pool->workers, link) {
+                pool->prestart = pool->prestart || worker->state == WORKER_READY;
+                worker_drain(worker);
+        }
+
+        pool_schedule(pool);
+}
+
+void pool_stop(Pool *pool, FailureCode code, const char *why, bool drain) {
+        Failure failure = {};
+        Worker *worker;
+
+        failure_set(&failure, code, "Server %s: %s", pool->config->name, why);
+        forget_crashes(pool);
+        pool->wanted = pool->prestart = false;
+
+        fail_queue(pool, &failure);
+        TAILQ_FOREACH (worker, &pool->workers, link) {
+                if (drain) {
+                        worker_drain(worker);
+                        continue;
+                }
+
+                worker_stop(worker, /* impatient= */ worker->state == WORKER_STARTING);
+                for (Request *request; (request = TAILQ_FIRST(&worker->requests));)
+                        fail_request(request, &failure);
+        }
+
+        failure_done(&failure);
+        pool_schedule(pool);
+}
+
+void pool_restart(Pool *pool) {
+        Worker *worker;
+
+        forget_crashes(pool);
+        TAILQ_FOREACH (worker, &pool->workers, link)
+                worker_drain(worker);
+
+        pool->prestart = true;
+        pool_schedule(pool);
+}
+
+void pool_keep_minimum(Pool *pool) {
+        pool->wanted = true;
+        pool_schedule(pool);
+}
+
+bool pool_idle(const Pool *pool) {
+        return pool->n_processes == 0 && pool->n_queued == 0;
+}
+
+int pool_new(sd_event *event, Launcher *launcher, ServerConfig *config, const char *owner, McpEra era,
+             const PoolHandlers *handlers, void *userdata, Pool **ret) {
+        Pool *pool = new0(Pool, 1);
+        int r;
+
+        if (!pool)
+                return -ENOMEM;
+
+        *pool = (Pool){
+                .event = sd_event_ref(event),
+                .launcher = launcher,
+                .config = server_config_ref(config),
+                .owner = strdup(owner),
+                .handlers = handlers,
+                .userdata = userdata,
+                .era = era,
+        };
+        TAILQ_INIT(&pool->workers);
+        TAILQ_INIT(&pool->queue);
+
+        r = pool->owner ? 0 : -ENOMEM;
+        if (r >= 0)
+                r = sd_event_add_defer(event, &pool->run_source, pool_run, pool);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(pool->run_source, SD_EVENT_OFF);
+        if (r >= 0)
+                r = sd_event_add_time(event, &pool->deadline_source, CLOCK_MONOTONIC, USEC_INFINITY, USEC_PER_MSEC,
+                                      on_deadline, pool);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(pool->deadline_source, SD_EVENT_OFF);
+        if (r >= 0)
+                r = sd_event_add_time(event, &pool->retry_source, CLOCK_MONOTONIC, USEC_INFINITY, USEC_PER_MSEC,
+                                      on_retry, pool);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(pool->retry_source, SD_EVENT_OFF);
+        if (r < 0) {
+                pool_free(pool);
+                return r;
+        }
+
+        *ret = pool;
+        return 0;
+}
+
+Pool *pool_free(Pool *pool) {
+        Worker *worker;
+
+        if (!pool)
+                return NULL;
+
+        while ((worker = TAILQ_FIRST(&pool->workers)))
+                remove_worker(pool, worker, "was stopped", /* crashed= */ false);
+
+        sd_event_source_disable_unref(pool->run_source);
+        sd_event_source_disable_unref(pool->deadline_source);
+        sd_event_source_disable_unref(pool->retry_source);
+        free(pool->crashes);
+        failure_done(&pool->last_crash);
+        free(pool->owner);
+        server_config_unref(pool->config);
+        sd_event_unref(pool->event);
+        free(pool);
+        return NULL;
+}

@@ -1,0 +1,95 @@
+#pragma once
+
+#include "worker/worker.h"
+
+/* What a pool tells its owner. Every handler is called from the loop or from within a pool_*() call; none may free
+ * the pool, but unused(). */
+typedef struct PoolHandlers {
+        /* Whether one more worker may be started now: 0, or -EREMOTEIO with *failure. Counted until worker_gone(). */
+        int (*worker_wanted)(void *userdata, Failure *failure);
+        void (*worker_gone)(void *userdata);
+
+        void (*worker_added)(void *userdata, Worker *worker);
+        void (*worker_changed)(void *userdata, Worker *worker);
+        /* how: a sentence. crashed: it left on its own. */
+        void (*worker_removed)(void *userdata, Worker *worker, const char *how, bool crashed);
+
+        void (*launch_failed)(void *userdata, const Failure *failure);
+        void (*era_known)(void *userdata, McpEra era);
+        void (*notification)(void *userdata, Worker *worker, JsonSlice method, JsonSlice params,
+                             const JsonTraits *traits);
+        /* Lines that are no message on stdout, and lines of stderr; size may be large, bytes may be any. */
+        void (*stray)(void *userdata, Worker *worker, const char *line, size_t size);
+        void (*diagnostic)(void *userdata, Worker *worker, const char *line, size_t size);
+
+        /* Nothing is left in it, also no memory of crashes: may free it. */
+        void (*unused)(void *userdata);
+} PoolHandlers;
+
+typedef TAILQ_HEAD(WorkerList, Worker) WorkerList;
+
+/* The workers of one server for one owner. */
+struct Pool {
+        sd_event *event;
+        Launcher *launcher;
+        ServerConfig *config;
+        char *owner; /* "shared", "uid:N", "client:NAME" */
+        const PoolHandlers *handlers;
+        void *userdata;
+        McpEra era; /* the last verdict */
+
+        WorkerList workers;
+        RequestList queue;
+        unsigned n_workers; /* those that are or will be ready */
+        unsigned n_queued, n_in_flight;
+        unsigned n_processes; /* all, the leaving ones included */
+
+        sd_event_source *run_source, *deadline_source, *retry_source;
+        bool wanted;       /* somebody has called: keep min workers */
+        bool prestart;     /* start one although nothing waits for it */
+        uint64_t *crashes; /* CLOCK_MONOTONIC, usec; a ring of restart.burst */
+        unsigned n_crashes, crash_burst;
+        unsigned n_trips;        /* how often in a row the limit was reached */
+        bool probation;          /* after a trip: the next crash is the next trip */
+        uint64_t retry_at;       /* until then nothing is started */
+        uint64_t remember_until; /* until then its crashes count */
+        Failure last_crash;      /* shown while nothing is started */
+};
+
+/* owner is copied, config referenced. */
+int pool_new(sd_event *event, Launcher *launcher, ServerConfig *config, const char *owner, McpEra era,
+             const PoolHandlers *handlers, void *userdata, Pool **ret);
+
+/* Kills its workers. The queue and the requests in flight have to be cancelled, or failed by pool_stop(), before. */
+Pool *pool_free(Pool *pool);
+
+/* Queues a request, or sends it at once where a worker is free. 0, or -EREMOTEIO with *failure: done() isn't called. */
+int pool_submit(Pool *pool, Request *request, Failure *failure);
+
+/* Takes a request back; done() isn't called. The worker that has it is told why. */
+void pool_cancel(Request *request, const char *reason);
+
+/* New calls go by the new configuration; the workers of the old one finish what they have. */
+void pool_set_config(Pool *pool, ServerConfig *config);
+
+/* Fails all that waits and, unless drain is set, all that is under way, and stops the workers. Forgets crashes. */
+void pool_stop(Pool *pool, FailureCode code, const char *why, bool drain);
+
+/* Replaces the workers: a new one starts, the old ones finish what they have. Forgets crashes. */
+void pool_restart(Pool *pool);
+
+/* Keeps pool.min workers from now on, as if somebody had called. */
+void pool_keep_minimum(Pool *pool);
+
+/* No request, and no worker that isn't leaving */
+bool pool_idle(const Pool *pool);
+
+/* Whether it counts as failing: nothing is started before a time */
+bool pool_failing(const Pool *pool);
+
+/* For the workers only */
+void pool_schedule(Pool *pool);
+void pool_set_era(Pool *pool, McpEra era);
+void pool_request_done(Request *request, const Outcome *outcome);
+void pool_requeue(Request *request);
+void pool_dispatch(Pool *pool);

@@ -1,0 +1,43 @@
+#pragma once
+
+#include "base/macro.h"
+#include "wire/mcp.h"
+#include "worker/failure.h"
+
+typedef struct Pool Pool;
+typedef struct Worker Worker;
+typedef struct Request Request;
+
+typedef enum RequestKind {
+        REQUEST_CALL,         /* done with the worker's answer */
+        REQUEST_NOTIFICATION, /* done when the workers, or a new one, were sent it */
+        REQUEST_WARM_UP,      /* done when a worker is ready for it; nothing is sent */
+} RequestKind;
+
+/* How a request ended. What it points to is valid during the callback only. */
+typedef struct Outcome {
+        const Failure *failure; /* NULL: it has a result */
+        JsonSlice result;
+        JsonTraits traits; /* of the line that the result stands in */
+} Outcome;
+
+/* One message for a pool's workers, and the one answer. The owner embeds it, sets the first block, and keeps it, with
+ * what it points to, until done() was called or pool_cancel() returned. */
+struct Request {
+        RequestKind kind;
+        const char *method;
+        McpParams params;
+        void (*done)(Request *request, const Outcome *outcome);
+        void (*progress)(Request *request, JsonSlice params, const JsonTraits *traits); /* optional */
+
+        /* The pool's */
+        Pool *pool;
+        Worker *worker; /* NULL: queued */
+        uint64_t id;
+        uint64_t position;               /* in the stream to the worker */
+        uint64_t deadline, deadline_max; /* CLOCK_MONOTONIC, usec */
+        bool retried;
+        TAILQ_ENTRY(Request) link;
+};
+
+typedef TAILQ_HEAD(RequestList, Request) RequestList;

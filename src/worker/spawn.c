@@ -1,0 +1,375 @@
+#include <dirent.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "worker/launcher.h"
+
+typedef struct SpawnLauncher SpawnLauncher;
+
+typedef struct SpawnProcess {
+        Process process;
+        SpawnLauncher *launcher;
+        TAILQ_ENTRY(SpawnProcess) link;
+        sd_event_source *source;
+        process_exit_handler handler;
+        void *userdata;
+        bool exited;
+} SpawnProcess;
+
+struct SpawnLauncher {
+        Launcher launcher;
+        sd_event *event;
+        sd_event_source *sigchld_source;
+        TAILQ_HEAD(, SpawnProcess) processes;
+};
+
+/* The path of a command, as execvp(3) would look it up in that PATH. 0, -ENOENT, -EACCES, -ENOMEM. */
+static int find_executable(const char *command, const char *path, char **ret) {
+        int error = -ENOENT;
+
+        for (const char *p = strchr(command, '/') ? "" : path;; p++) {
+                size_t length = strcspn(p, ":");
+                _cleanup_(freep) char *candidate = NULL;
+                struct stat st;
+
+                if (strchr(command, '/'))
+                        candidate = strdup(command);
+                else if (asprintf(&candidate, "%.*s/%s", (int)length, p, command) < 0)
+                        candidate = NULL;
+                if (!candidate)
+                        return -ENOMEM;
+
+                if (stat(candidate, &st) >= 0 && S_ISREG(st.st_mode)) {
+                        if (access(candidate, X_OK) >= 0) {
+                                *ret = TAKE_PTR(candidate);
+                                return 0;
+                        }
+                        error = -EACCES;
+                }
+
+                p += length;
+                if (*p == 0)
+                        return error;
+        }
+}
+
+static const char *find_variable(char *const *environment, const char *name) {
+        size_t length = strlen(name);
+
+        for (; environment && *environment; environment++)
+                if (strncmp(*environment, name, length) == 0 && (*environment)[length] == '=')
+                        return *environment + length + 1;
+
+        return NULL;
+}
+
+/* PATH, LANG and HOME, changed and completed by the server's own: nothing else of the broker's environment. */
+static char **make_environment(const ServerConfig *config, const char *path) {
+        const char *defaults[][2] = { { "PATH", path },
+                                      { "LANG", getenv("LANG") ?: "C.UTF-8" },
+                                      { "HOME", getenv("HOME") ?: "/" } };
+        size_t n = 0, m = 0;
+        char **environment;
+
+        while (config->environment && config->environment[n])
+                n++;
+
+        environment = new0(char *, n + ELEMENTSOF(defaults) + 1);
+        if (!environment)
+                return NULL;
+
+        for (size_t i = 0; i < ELEMENTSOF(defaults); i++)
+                if (!find_variable(config->environment, defaults[i][0]) &&
+                    asprintf(&environment[m++], "%s=%s", defaults[i][0], defaults[i][1]) < 0) {
+                        environment[m - 1] = NULL;
+                        strings_free(environment);
+                        return NULL;
+                }
+        for (size_t i = 0; i < n; i++) {
+                environment[m] = strdup(config->environment[i]);
+                if (!environment[m++]) {
+                        strings_free(environment);
+                        return NULL;
+                }
+        }
+
+        return environment;
+}
+
+static int spawn(const char *path, char *const *argv, char *const *environment, const char *cwd, const int fds[3],
+                 pid_t *ret) {
+        posix_spawn_file_actions_t actions;
+        posix_spawnattr_t attributes;
+        sigset_t none, all;
+        int r;
+
+        r = posix_spawn_file_actions_init(&actions);
+        if (r != 0)
+                return -r;
+        r = posix_spawnattr_init(&attributes);
+        if (r != 0) {
+                posix_spawn_file_actions_destroy(&actions);
+                return -r;
+        }
+
+        (void)sigemptyset(&none);
+        (void)sigfillset(&all);
+        (void)posix_spawnattr_setsigmask(&attributes, &none);
+        (void)posix_spawnattr_setsigdefault(&attributes, &all);
+        (void)posix_spawnattr_setflags(&attributes,
+                                       POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
+
+        for (int i = 0; i < 3 && r == 0; i++)
+                r = posix_spawn_file_actions_adddup2(&actions, fds[i], i);
+        if (r == 0)
+                r = posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+        if (r == 0)
+                r = posix_spawn_file_actions_addchdir_np(&actions, cwd);
+        if (r == 0)
+                r = posix_spawn(ret, path, &actions, &attributes, argv, environment);
+
+        posix_spawnattr_destroy(&attributes);
+        posix_spawn_file_actions_destroy(&actions);
+        return -r;
+}
+
+/* Sees to the children that are no workers: processes that lost their parent. The dead are reaped; the living whose
+ * session is not that of a live worker are killed. Without /proc/PID/task/TID/children (CONFIG_PROC_CHILDREN)
+ * only a worker's process group is. */
+static void sweep_orphans(SpawnLauncher *launcher) {
+        char path[64], text[4096];
+        _cleanup_(closep) int fd = -EBADF;
+        size_t held = 0;
+        ssize_t n;
+
+        (void)snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return;
+
+        while ((n = read(fd, text + held, sizeof(text) - 1 - held)) > 0) {
+                char *p = text, *space;
+
+                text[held + n] = 0;
+                while ((space = strchr(p, ' '))) {
+                        pid_t pid = strtol(p, NULL, 10);
+                        bool worker = false, inside = false;
+                        siginfo_t info = {};
+                        SpawnProcess *process;
+
+                        p = space + 1;
+                        TAILQ_FOREACH (process, &launcher->processes, link) {
+                                worker = worker || process->process.pid == pid;
+                                inside = inside || (!process->exited && getsid(pid) == process->process.pid);
+                        }
+
+                        if (pid <= 0 || worker)
+                                continue;
+                        if (waitid(P_PID, pid, &info, WEXITED | WNOHANG) >= 0 && info.si_pid == 0 && !inside)
+                                (void)kill(pid, SIGKILL);
+                }
+                held = strlen(p);
+                memmove(text, p, held);
+        }
+}
+
+static int on_sigchld(sd_event_source *source _unused_, const struct signalfd_siginfo *si _unused_, void *userdata) {
+        sweep_orphans(userdata);
+        return 0;
+}
+
+/* The group's number is the leader's pid, which can't become anybody else's before the leader was reaped. */
+static void spawn_signal(Process *p, int signal) {
+        SpawnProcess *process = (SpawnProcess *)p;
+
+        if (process->exited)
+                return;
+
+        (void)kill(p->pid, signal);
+        (void)kill(-p->pid, signal);
+}
+
+/* The process and its descendants, as far as they are children of main threads: enough for npx, sh and node. */
+static uint64_t memory_of(pid_t pid, unsigned depth) {
+        char path[64], text[1024];
+        unsigned long long pages = 0, resident = 0;
+        uint64_t sum;
+        FILE *file;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
+        file = fopen(path, "re");
+        if (!file)
+                return 0;
+        if (fscanf(file, "%llu %llu", &pages, &resident) != 2)
+                resident = 0;
+        (void)fclose(file);
+        sum = resident * sysconf(_SC_PAGESIZE);
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+        file = depth > 0 ? fopen(path, "re") : NULL;
+        if (!file)
+                return sum;
+        if (fgets(text, sizeof(text), file))
+                for (char *p = text, *space; (space = strchr(p, ' ')); p = space + 1)
+                        sum += memory_of(strtol(p, NULL, 10), depth - 1);
+        (void)fclose(file);
+
+        return sum;
+}
+
+static uint64_t spawn_memory(const Process *process) {
+        return memory_of(process->pid, /* depth= */ 4);
+}
+
+static int on_process_exit(sd_event_source *source _unused_, const siginfo_t *info, void *userdata) {
+        SpawnProcess *process = userdata;
+        siginfo_t copy = *info;
+
+        /* Called before the leader is reaped: its group can be killed without hitting a stranger's. */
+        (void)kill(-process->process.pid, SIGKILL);
+        process->exited = true;
+        sweep_orphans(process->launcher);
+
+        process->handler(process->userdata, &copy);
+        return 0;
+}
+
+static Process *spawn_process_free(Process *p) {
+        SpawnProcess *process = (SpawnProcess *)p;
+        siginfo_t info;
+
+        if (!process)
+                return NULL;
+
+        if (p->pid > 0 && !process->exited) {
+                (void)kill(p->pid, SIGKILL);
+                (void)kill(-p->pid, SIGKILL);
+                /* SIGKILL can't be refused: this waits for the kernel alone. */
+                (void)waitid(P_PID, p->pid, &info, WEXITED);
+        }
+
+        sd_event_source_disable_unref(process->source);
+        TAILQ_REMOVE(&process->launcher->processes, process, link);
+        sweep_orphans(process->launcher);
+        free(process);
+        return NULL;
+}
+
+static int start_failed(Failure *failure, const char *command, const char *doing, int r) {
+        return failure_set(failure, FAILURE_LAUNCH_FAILED, "Can't start %s: %s: %s", command, doing, strerror(-r));
+}
+
+static int spawn_start(Launcher *l, const ProcessSpec *spec, process_exit_handler handler, void *userdata,
+                       Process **ret, Failure *failure) {
+        SpawnLauncher *launcher = (SpawnLauncher *)l;
+        const ServerConfig *config = spec->config;
+        const char *command = config->argv[0], *path = find_variable(config->environment, "PATH") ?: l->path,
+                   *cwd = config->cwd ?: find_variable(config->environment, "HOME") ?: getenv("HOME") ?: "/";
+        _cleanup_(freep) char *executable = NULL;
+        char **environment = NULL;
+        SpawnProcess *process;
+        int r, pidfd;
+
+        r = find_executable(command, path, &executable);
+        if (r == -ENOENT && !strchr(command, '/'))
+                return failure_set(failure, FAILURE_LAUNCH_FAILED, "Can't start %s: not found in PATH (%s)", command,
+                                   path);
+        if (r < 0)
+                return start_failed(failure, command, "looking it up", r);
+
+        /* posix_spawn(3) doesn't tell a missing working directory from a missing interpreter. */
+        if (access(cwd, X_OK) < 0) {
+                if (config->cwd)
+                        return start_failed(failure, command, "working directory", -errno);
+                cwd = "/";
+        }
+
+        process = new0(SpawnProcess, 1);
+        environment = make_environment(config, path);
+        if (!process || !environment) {
+                free(process);
+                strings_free(environment);
+                return start_failed(failure, command, "starting", -ENOMEM);
+        }
+
+        *process = (SpawnProcess){
+                .process = { .ops = l->ops },
+                .launcher = launcher,
+                .handler = handler,
+                .userdata = userdata,
+        };
+        TAILQ_INSERT_TAIL(&launcher->processes, process, link);
+
+        r = spawn(executable, config->argv, environment, cwd, spec->fds, &process->process.pid);
+        strings_free(environment);
+        if (r < 0) {
+                process->process.pid = 0;
+                spawn_process_free(&process->process);
+                return start_failed(failure, executable, r == -ENOENT ? "its interpreter is missing" : "executing it",
+                                    r);
+        }
+
+        pidfd = pidfd_open(process->process.pid, 0);
+        r = pidfd < 0 ? -errno
+                      : sd_event_add_child_pidfd(launcher->event, &process->source, pidfd, WEXITED, on_process_exit,
+                                                 process);
+        if (r < 0) {
+                safe_close(pidfd);
+                spawn_process_free(&process->process);
+                return start_failed(failure, command, "watching it", r);
+        }
+        (void)sd_event_source_set_child_pidfd_own(process->source, true);
+        /* Behind the pipes: what a worker wrote is read before its end is handled. */
+        (void)sd_event_source_set_priority(process->source, SD_EVENT_PRIORITY_NORMAL + 1);
+
+        *ret = &process->process;
+        return 0;
+}
+
+static Launcher *spawn_launcher_free(Launcher *l) {
+        SpawnLauncher *launcher = (SpawnLauncher *)l;
+
+        sd_event_source_disable_unref(launcher->sigchld_source);
+        sd_event_unref(launcher->event);
+        free(launcher);
+        return NULL;
+}
+
+static const LauncherOps spawn_ops = {
+        .name = "spawn",
+        .start = spawn_start,
+        .signal = spawn_signal,
+        .memory = spawn_memory,
+        .process_free = spawn_process_free,
+        .launcher_free = spawn_launcher_free,
+};
+
+int spawn_launcher_new(sd_event *event, const char *path, Launcher **ret) {
+        SpawnLauncher *launcher = new0(SpawnLauncher, 1);
+        int r;
+
+        if (!launcher)
+                return -ENOMEM;
+
+        *launcher = (SpawnLauncher){
+                .launcher = { .ops = &spawn_ops, .path = path },
+                .event = sd_event_ref(event),
+        };
+        TAILQ_INIT(&launcher->processes);
+
+        r = sd_event_add_signal(event, &launcher->sigchld_source, SIGCHLD, on_sigchld, launcher);
+        if (r < 0) {
+                spawn_launcher_free(&launcher->launcher);
+                return r;
+        }
+
+        (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
+        *ret = &launcher->launcher;
+        return 0;
+}

@@ -1,0 +1,107 @@
+#pragma once
+
+#include <systemd/sd-event.h>
+
+#include "worker/channel.h"
+#include "worker/launcher.h"
+#include "worker/request.h"
+
+typedef enum WorkerState {
+        WORKER_STARTING, /* its handshake is under way */
+        WORKER_READY,
+        WORKER_DRAINING, /* gets no more requests, and is stopped after its last answer */
+        WORKER_STOPPING, /* was asked to leave */
+        WORKER_EXITED,
+} WorkerState;
+
+typedef enum HandshakeStep {
+        HANDSHAKE_PROBE,      /* server/discover was sent */
+        HANDSHAKE_BOTH,       /* no answer in time: initialize was sent as well */
+        HANDSHAKE_INITIALIZE, /* only initialize is waited for */
+        HANDSHAKE_DONE,
+} HandshakeStep;
+
+#define WORKER_LAST_LINES 5
+
+/* One running process of a server. Belongs to its pool, which alone creates and frees it. */
+struct Worker {
+        Pool *pool;
+        TAILQ_ENTRY(Worker) link;
+        sd_event *event;
+        ServerConfig *config;
+        char id[33];
+
+        Process *process;
+        Channel *channel;
+        sd_event_source *timer;
+        WorkerState state;
+        siginfo_t exit;      /* once exited */
+        bool asked_to_stop;  /* by us: its end is no crash */
+        const char *hung_up; /* the pipe that it closed itself: "stdin" or "stdout" */
+        unsigned stop_step;
+        Failure reason; /* why it came to its end, where that is known better than by its exit status */
+
+        McpEra era;
+        HandshakeStep step;
+        bool era_assumed; /* from an earlier verdict, not from the configuration: can be wrong */
+        bool relaunch;    /* it died or fell silent of a question that the next one won't be asked */
+        uint64_t probe_id, initialize_id, ping_id, listen_id;
+        char protocol_version[16];
+        char *server_info; /* what it says of itself: name and version */
+
+        RequestList requests;
+        unsigned n_requests;
+        uint64_t last_id;
+
+        uint64_t started_realtime, last_active_realtime;                                     /* usec, CLOCK_REALTIME */
+        uint64_t started, ready_since, last_active, last_check, last_weighed, ping_deadline; /* CLOCK_MONOTONIC */
+        uint64_t calls, late_answers, stray_lines;
+        uint64_t calls_max, retire_at; /* recycling, with its jitter */
+        bool worn_out;                 /* due for recycling */
+        bool suspect;                  /* a call was given up: it has to answer a ping first */
+
+        McpIdFinder oversized; /* a line over limits.message, as it goes by */
+        uint64_t oversized_size;
+        uint64_t log_window; /* for whoever logs its lines: the budget's start, and what was used of it */
+        unsigned n_logged, n_not_logged;
+        char *last_stray;
+        char *last_lines[WORKER_LAST_LINES]; /* of stderr, the newest last */
+};
+
+const char *worker_state_to_string(WorkerState state);
+
+/* Starts a process and its handshake. Fails with -EREMOTEIO and *failure. */
+int worker_new(Pool *pool, sd_event *event, Launcher *launcher, ServerConfig *config, const char *owner, McpEra era,
+               Worker **ret, Failure *failure);
+Worker *worker_free(Worker *worker); /* kills what is left */
+
+/* Whether it can take one more request now */
+bool worker_available(const Worker *worker);
+
+/* Writes a call and moves it to the worker's list; is done at once with a warm-up. -EPIPE
+ * where the worker reads no more, -ENOMEM: the request is untouched. */
+int worker_send(Worker *worker, Request *request);
+
+/* Takes a request back, and tells the worker where it has it already. */
+void worker_cancel(Worker *worker, Request *request, const char *reason);
+
+void worker_drain(Worker *worker);
+
+/* The stop sequence: stdin closed, SIGTERM, SIGKILL, timeouts.stop apart. impatient: SIGKILL at once. */
+void worker_stop(Worker *worker, bool impatient);
+
+/* Asks whether it is alive, unless that was asked already; one that doesn't answer is replaced. */
+void worker_check(Worker *worker);
+
+/* How it ended, with its last words, as a sentence. Owned by the caller; NULL when out of memory. */
+char *worker_describe_exit(const Worker *worker);
+
+/* For the handshake (handshake.c) and the worker's other half only */
+int handshake_start(Worker *worker);
+void handshake_answer(Worker *worker, const McpMessage *message);
+void handshake_timeout(Worker *worker);
+bool handshake_died(Worker *worker); /* whether the question killed it, so that another process is worth a try */
+int worker_write(Worker *worker, int appended);
+void worker_set_timer(Worker *worker, uint64_t usec);
+void worker_became_ready(Worker *worker);
+void worker_fail(Worker *worker, FailureCode code, const char *format, ...) _printf_(3, 4);
