@@ -51,7 +51,7 @@ static File *file_free(File *file) {
 static File *find_file(Catalogue *catalogue, const char *path) {
         File *file;
 
-        TAILQ_FOREACH (file, &catalogue->files, link)
+        TAILQ_FOREACH(file, &catalogue->files, link)
                 if (streq(file->path, path))
                         return file;
 
@@ -249,7 +249,7 @@ static void collect_servers(Catalogue *catalogue) {
         size_t n = 0, kept = 0;
         File *file;
 
-        TAILQ_FOREACH (file, &catalogue->files, link)
+        TAILQ_FOREACH(file, &catalogue->files, link)
                 n += file->n_servers;
 
         free(catalogue->servers);
@@ -258,7 +258,7 @@ static void collect_servers(Catalogue *catalogue) {
         if (!catalogue->servers)
                 return;
 
-        TAILQ_FOREACH (file, &catalogue->files, link)
+        TAILQ_FOREACH(file, &catalogue->files, link)
                 for (size_t i = 0; i < file->n_servers; i++) {
                         const ServerConfig *first = NULL;
 
@@ -390,7 +390,7 @@ void catalogue_load(Catalogue *catalogue) {
 
         (void)sd_event_source_set_enabled(catalogue->settle_source, SD_EVENT_OFF);
         problems_clear(&catalogue->problems);
-        TAILQ_FOREACH (file, &catalogue->files, link)
+        TAILQ_FOREACH(file, &catalogue->files, link)
                 file->seen = false;
 
         /* Watched first: a change while the files are read is seen, at the cost of one reading too many. */
@@ -400,7 +400,7 @@ void catalogue_load(Catalogue *catalogue) {
         load_settings(catalogue);
         strings_free(names);
 
-        TAILQ_FOREACH_SAFE (file, &catalogue->files, link, next)
+        TAILQ_FOREACH_SAFE(file, &catalogue->files, link, next)
                 if (!file->seen) {
                         TAILQ_REMOVE(&catalogue->files, file, link);
                         file_free(file);

@@ -299,7 +299,7 @@ static void read_strings(Reader *reader, const Key *key, const cJSON *value, voi
                 return;
         }
 
-        cJSON_ArrayForEach (element, value) {
+        cJSON_ArrayForEach(element, value) {
                 if (!cJSON_IsString(element)) {
                         wrong_type(reader, key, "an array of strings");
                         break;
@@ -334,9 +334,16 @@ static void read_environment(Reader *reader, const Key *key, const cJSON *value,
                 return;
         }
 
-        cJSON_ArrayForEach (element, value) {
+        cJSON_ArrayForEach(element, value) {
+                bool again = false;
+
+                for (const cJSON *e = value->child; e != element; e = e->next)
+                        again = again || streq(e->string, element->string);
+
                 enter(reader, element->string);
-                if (!cJSON_IsString(element))
+                if (again)
+                        report(reader, "env %s stands twice", element->string);
+                else if (!cJSON_IsString(element))
                         report(reader, "env %s has to be a string", element->string);
                 else if (!is_variable_name(element->string))
                         report(reader, "env %s is no name of a variable", element->string);
@@ -456,7 +463,7 @@ static void read_ids(Reader *reader, const Key *key, const cJSON *value, bool (*
                 return;
         }
 
-        cJSON_ArrayForEach (element, value)
+        cJSON_ArrayForEach(element, value)
                 if (find(element, &(*ids)[*n_ids]))
                         (*n_ids)++;
                 else
@@ -659,7 +666,7 @@ static ServerConfig **read_servers(Reader *reader, const cJSON *tree, const char
                 report(reader, "a file with mcpServers holds that object alone");
                 leave(reader);
         } else
-                cJSON_ArrayForEach (entry, map) {
+                cJSON_ArrayForEach(entry, map) {
                         enter(reader, "mcpServers");
                         enter(reader, entry->string);
                         if (!text_is_name(entry->string))

@@ -7,7 +7,7 @@
 static void log_problems(const Catalogue *catalogue) {
         const Problem *problem;
 
-        TAILQ_FOREACH (problem, catalogue_problems(catalogue), link)
+        TAILQ_FOREACH(problem, catalogue_problems(catalogue), link)
                 log_warning("%s:%s%s", problem->file ?: "?",
                             problem->text && problem->text[0] >= '0' && problem->text[0] <= '9' ? "" : " ",
                             problem->text ?: "?");
@@ -16,7 +16,7 @@ static void log_problems(const Catalogue *catalogue) {
 Server *manager_find_server(Manager *manager, const char *name) {
         Server *server;
 
-        TAILQ_FOREACH (server, &manager->servers, link)
+        TAILQ_FOREACH(server, &manager->servers, link)
                 if (!server->gone && streq(server->config->name, name))
                         return server;
 
@@ -26,7 +26,7 @@ Server *manager_find_server(Manager *manager, const char *name) {
 static void insert_sorted(ServerList *servers, Server *server) {
         Server *other;
 
-        TAILQ_FOREACH (other, servers, link)
+        TAILQ_FOREACH(other, servers, link)
                 if (strcmp(other->config->name, server->config->name) > 0) {
                         TAILQ_INSERT_BEFORE(other, server, link);
                         return;
@@ -46,7 +46,7 @@ static void apply(Manager *manager) {
         configs = catalogue_servers(manager->catalogue, &n);
         manager->quota.settings = *catalogue_settings(manager->catalogue);
 
-        TAILQ_FOREACH_SAFE (server, &manager->servers, link, next) {
+        TAILQ_FOREACH_SAFE(server, &manager->servers, link, next) {
                 ServerConfig *config = NULL;
 
                 for (size_t i = 0; i < n && !config; i++)
@@ -56,6 +56,7 @@ static void apply(Manager *manager) {
                         continue;
 
                 came_or_went = true;
+                manager->handlers->server_removed(manager->userdata, server);
                 server_set_config(server, NULL);
                 manager->handlers->server_changed(manager->userdata, server);
                 if (TAILQ_EMPTY(&server->pools))
@@ -63,7 +64,9 @@ static void apply(Manager *manager) {
         }
 
         for (size_t i = 0; i < n; i++) {
-                TAILQ_FOREACH (server, &manager->servers, link)
+                bool came = false;
+
+                TAILQ_FOREACH(server, &manager->servers, link)
                         if (streq(server->config->name, configs[i]->name))
                                 break;
 
@@ -74,12 +77,16 @@ static void apply(Manager *manager) {
                                 continue;
                         }
                         insert_sorted(&manager->servers, server);
-                        came_or_went = true;
+                        came = true;
                 } else if (server->config != configs[i] || server->gone) {
-                        came_or_went = came_or_went || server->gone;
+                        came = server->gone;
                         server_set_config(server, configs[i]);
                 } else
                         continue;
+
+                came_or_went = came_or_went || came;
+                if (came)
+                        manager->handlers->server_added(manager->userdata, server);
                 manager->handlers->server_changed(manager->userdata, server);
         }
 
@@ -105,9 +112,9 @@ Worker *manager_find_worker(Manager *manager, const char *id, ServerPool **ret_p
         ServerPool *server_pool;
         Worker *worker;
 
-        TAILQ_FOREACH (server, &manager->servers, link)
-                TAILQ_FOREACH (server_pool, &server->pools, link)
-                        TAILQ_FOREACH (worker, &server_pool->pool->workers, link)
+        TAILQ_FOREACH(server, &manager->servers, link)
+                TAILQ_FOREACH(server_pool, &server->pools, link)
+                        TAILQ_FOREACH(worker, &server_pool->pool->workers, link)
                                 if (streq(worker->id, id)) {
                                         if (ret_pool)
                                                 *ret_pool = server_pool;
@@ -120,7 +127,7 @@ Worker *manager_find_worker(Manager *manager, const char *id, ServerPool **ret_p
 Client *manager_find_client(Manager *manager, const char *name) {
         Client *client;
 
-        TAILQ_FOREACH (client, &manager->clients, link)
+        TAILQ_FOREACH(client, &manager->clients, link)
                 if (streq(client->name, name))
                         return client;
 
@@ -182,8 +189,8 @@ void manager_leave(Manager *manager) {
         Server *server;
         ServerPool *server_pool;
 
-        TAILQ_FOREACH (server, &manager->servers, link)
-                TAILQ_FOREACH (server_pool, &server->pools, link)
+        TAILQ_FOREACH(server, &manager->servers, link)
+                TAILQ_FOREACH(server_pool, &server->pools, link)
                         pool_stop(server_pool->pool, FAILURE_UNAVAILABLE, "the service is leaving", /* drain= */ true);
 }
 
@@ -225,13 +232,14 @@ Manager *manager_free(Manager *manager) {
         if (!manager)
                 return NULL;
 
+        /* Every call is answered, before those go who asked. */
+        TAILQ_FOREACH(server, &manager->servers, link)
+                TAILQ_FOREACH(server_pool, &server->pools, link)
+                        pool_stop(server_pool->pool, FAILURE_UNAVAILABLE, "the service is leaving", /* drain= */ false);
         while ((client = TAILQ_FIRST(&manager->clients)))
                 manager_client_gone(manager, client);
-        while ((server = TAILQ_FIRST(&manager->servers))) {
-                TAILQ_FOREACH (server_pool, &server->pools, link)
-                        pool_stop(server_pool->pool, FAILURE_UNAVAILABLE, "the service has left", /* drain= */ false);
+        while ((server = TAILQ_FIRST(&manager->servers)))
                 server_free(server);
-        }
         catalogue_free(manager->catalogue);
         quota_done(&manager->quota);
         sd_event_unref(manager->event);

@@ -11,7 +11,9 @@ typedef struct ToolCache ToolCache;
 
 /* What the manager tells whoever shows it to the world. */
 typedef struct ManagerHandlers {
-        void (*servers_changed)(void *userdata);                /* one came or went */
+        void (*servers_changed)(void *userdata); /* one came or went */
+        void (*server_added)(void *userdata, Server *server);
+        void (*server_removed)(void *userdata, Server *server); /* while it can still be found */
         void (*server_changed)(void *userdata, Server *server); /* its state or configuration */
         void (*tools_changed)(void *userdata, const Server *server);
         void (*workers_changed)(void *userdata); /* their number */

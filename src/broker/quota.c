@@ -26,7 +26,7 @@ void quota_done(Quota *quota) {
 static QuotaUser *get_user(Quota *quota, uid_t uid) {
         QuotaUser *user;
 
-        TAILQ_FOREACH (user, &quota->users, link)
+        TAILQ_FOREACH(user, &quota->users, link)
                 if (user->uid == uid)
                         return user;
 

@@ -118,7 +118,7 @@ static void on_notification(void *userdata, Worker *worker _unused_, JsonSlice m
         if (streq(name, "notifications/tools/list_changed"))
                 tools_list_changed(server_pool);
 
-        TAILQ_FOREACH (client, &manager->clients, link)
+        TAILQ_FOREACH(client, &manager->clients, link)
                 if (client_uses_server(client, server) && server_find_pool(server, client) == server_pool)
                         manager->handlers->notification(manager->userdata, client, server, name, params, traits);
 }
@@ -193,7 +193,7 @@ ServerPool *server_find_pool(Server *server, const Client *client) {
         if (!owner)
                 return NULL;
 
-        TAILQ_FOREACH (server_pool, &server->pools, link)
+        TAILQ_FOREACH(server_pool, &server->pools, link)
                 if (streq(server_pool->pool->owner, owner))
                         return server_pool;
 
@@ -245,7 +245,7 @@ static void prestart(Server *server) {
         if (server->config->scope != SERVER_SCOPE_SHARED || server->config->pool.min == 0 || server->config->disabled)
                 return;
 
-        TAILQ_FOREACH (server_pool, &server->pools, link)
+        TAILQ_FOREACH(server_pool, &server->pools, link)
                 if (streq(server_pool->pool->owner, "shared"))
                         break;
         if (server_pool || add_pool(server, "shared", QUOTA_EVERYBODY, &server_pool) >= 0)
@@ -292,7 +292,7 @@ void server_set_config(Server *server, ServerConfig *config) {
                 server->config = config;
         }
 
-        TAILQ_FOREACH (server_pool, &server->pools, link)
+        TAILQ_FOREACH(server_pool, &server->pools, link)
                 if (!config)
                         pool_stop(server_pool->pool, FAILURE_NO_SUCH_SERVER, "it was taken out of the configuration",
                                   /* drain= */ true);
@@ -314,7 +314,7 @@ Server *server_free(Server *server) {
         if (!server)
                 return NULL;
 
-        TAILQ_FOREACH (client, &server->manager->clients, link)
+        TAILQ_FOREACH(client, &server->manager->clients, link)
                 client_forget_server(client, server);
         tools_free(server);
         while ((server_pool = TAILQ_FIRST(&server->pools)))
@@ -333,9 +333,9 @@ const char *server_state(const Server *server) {
         if (server->config->disabled)
                 return "disabled";
 
-        TAILQ_FOREACH (server_pool, &server->pools, link) {
+        TAILQ_FOREACH(server_pool, &server->pools, link) {
                 failing = failing || pool_failing(server_pool->pool);
-                TAILQ_FOREACH (worker, &server_pool->pool->workers, link) {
+                TAILQ_FOREACH(worker, &server_pool->pool->workers, link) {
                         if (worker->state == WORKER_READY || worker->state == WORKER_DRAINING)
                                 return "active";
                         starting = starting || worker->state == WORKER_STARTING;
@@ -349,7 +349,7 @@ unsigned server_workers(const Server *server) {
         ServerPool *server_pool;
         unsigned n = 0;
 
-        TAILQ_FOREACH (server_pool, &server->pools, link)
+        TAILQ_FOREACH(server_pool, &server->pools, link)
                 n += server_pool->pool->n_processes;
 
         return n;
@@ -363,7 +363,7 @@ static bool means(const ServerPool *server_pool, const Client *client) {
 void server_stop(Server *server, const Client *client) {
         ServerPool *server_pool;
 
-        TAILQ_FOREACH (server_pool, &server->pools, link)
+        TAILQ_FOREACH(server_pool, &server->pools, link)
                 if (means(server_pool, client))
                         pool_stop(server_pool->pool, FAILURE_CANCELLED, "it was stopped by StopServer",
                                   /* drain= */ false);
@@ -377,7 +377,7 @@ int server_restart(Server *server, const Client *client) {
         if (r < 0)
                 return r;
 
-        TAILQ_FOREACH (server_pool, &server->pools, link)
+        TAILQ_FOREACH(server_pool, &server->pools, link)
                 if (means(server_pool, client))
                         pool_restart(server_pool->pool);
 

@@ -78,7 +78,7 @@ static bool list_equal(const ToolList *a, const ToolList *b) {
 static ToolCache *find_cache(Server *server, const char *owner) {
         ToolCache *cache;
 
-        TAILQ_FOREACH (cache, &server->tools, link)
+        TAILQ_FOREACH(cache, &server->tools, link)
                 if (owner ? cache->owner && streq(cache->owner, owner) : !cache->owner)
                         return cache;
 
@@ -281,7 +281,7 @@ static void fetch_done(Request *request, const Outcome *outcome) {
                 return;
         }
 
-        TAILQ_FOREACH (server_pool, &cache->server->pools, link)
+        TAILQ_FOREACH(server_pool, &cache->server->pools, link)
                 if (streq(server_pool->pool->owner, cache->owner))
                         break;
 
@@ -372,7 +372,7 @@ void tools_list_changed(ServerPool *server_pool) {
         Server *server = server_pool->server;
         ToolCache *cache;
 
-        TAILQ_FOREACH (cache, &server->tools, link)
+        TAILQ_FOREACH(cache, &server->tools, link)
                 if (!cache->owner || streq(cache->owner, server_pool->pool->owner)) {
                         doubt(cache);
                         cache->announced = true;
@@ -384,7 +384,7 @@ void tools_list_changed(ServerPool *server_pool) {
 void tools_forget(Server *server) {
         ToolCache *cache;
 
-        TAILQ_FOREACH (cache, &server->tools, link)
+        TAILQ_FOREACH(cache, &server->tools, link)
                 doubt(cache);
 }
 

@@ -136,7 +136,7 @@ int peers_identify(Service *service, sd_bus_message *message, Client **ret, sd_b
                 return 1;
         }
 
-        TAILQ_FOREACH (peer, &service->unknown_peers, link)
+        TAILQ_FOREACH(peer, &service->unknown_peers, link)
                 if (streq(peer->name, name))
                         break;
 
@@ -231,6 +231,8 @@ int peers_watch(Service *service) {
 void peers_done(Service *service) {
         Peer *peer;
 
-        while ((peer = TAILQ_FIRST(&service->unknown_peers)))
+        while ((peer = TAILQ_FIRST(&service->unknown_peers))) {
+                refuse_pending(peer, "the service is leaving");
                 peer_free(peer);
+        }
 }

@@ -329,7 +329,7 @@ static int method_list_servers(sd_bus_message *message, void *userdata, sd_bus_e
         r = sd_bus_message_new_method_return(message, &reply);
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'a', "(sss)");
-        TAILQ_FOREACH (server, &service->manager->servers, link)
+        TAILQ_FOREACH(server, &service->manager->servers, link)
                 if (r >= 0 && !server->gone)
                         r = sd_bus_message_append(reply, "(sss)", server->config->name,
                                                   server->config->description ?: "", server_state(server));
@@ -417,7 +417,7 @@ static int method_reload(sd_bus_message *message, void *userdata, sd_bus_error *
         r = sd_bus_message_new_method_return(message, &reply);
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'a', "(ss)");
-        TAILQ_FOREACH (problem, catalogue_problems(service->manager->catalogue), link)
+        TAILQ_FOREACH(problem, catalogue_problems(service->manager->catalogue), link)
                 if (r >= 0 && problem->file && problem->text)
                         r = sd_bus_message_append(reply, "(ss)", problem->file, problem->text);
         if (r >= 0)
@@ -466,7 +466,7 @@ static int property_servers(sd_bus *bus _unused_, const char *path _unused_, con
         int r;
 
         r = sd_bus_message_open_container(reply, 'a', "s");
-        TAILQ_FOREACH (server, &service->manager->servers, link)
+        TAILQ_FOREACH(server, &service->manager->servers, link)
                 if (r >= 0 && !server->gone)
                         r = sd_bus_message_append(reply, "s", server->config->name);
         return r < 0 ? r : sd_bus_message_close_container(reply);

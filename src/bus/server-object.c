@@ -35,8 +35,8 @@ static int property_workers(sd_bus *bus _unused_, const char *path _unused_, con
         if (r < 0)
                 return r;
 
-        TAILQ_FOREACH (server_pool, &server->pools, link)
-                TAILQ_FOREACH (worker, &server_pool->pool->workers, link) {
+        TAILQ_FOREACH(server_pool, &server->pools, link)
+                TAILQ_FOREACH(worker, &server_pool->pool->workers, link) {
                         _cleanup_(freep) char *worker_path = worker_object_path(worker);
 
                         r = worker_path ? sd_bus_message_append(reply, "o", worker_path) : -ENOMEM;
@@ -53,7 +53,7 @@ static int property_count(sd_bus *bus _unused_, const char *path _unused_, const
         const ServerPool *server_pool;
         uint32_t n = 0;
 
-        TAILQ_FOREACH (server_pool, &server->pools, link)
+        TAILQ_FOREACH(server_pool, &server->pools, link)
                 n += streq(property, "QueuedCalls") ? server_pool->pool->n_queued : server_pool->pool->n_in_flight;
 
         return sd_bus_message_append(reply, "u", n);
@@ -99,7 +99,7 @@ static int enumerate(sd_bus *bus _unused_, const char *prefix _unused_, void *us
         size_t n = 0;
         char **paths;
 
-        TAILQ_FOREACH (server, &service->manager->servers, link)
+        TAILQ_FOREACH(server, &service->manager->servers, link)
                 n++;
 
         paths = new0(char *, n + 1);
@@ -107,7 +107,7 @@ static int enumerate(sd_bus *bus _unused_, const char *prefix _unused_, void *us
                 return -ENOMEM;
 
         n = 0;
-        TAILQ_FOREACH (server, &service->manager->servers, link)
+        TAILQ_FOREACH(server, &service->manager->servers, link)
                 if (!server->gone && (paths[n] = server_object_path(server)))
                         n++;
 

@@ -30,6 +30,22 @@ static void on_servers_changed(void *userdata) {
                 (void)sd_bus_emit_properties_changed(service->bus, BUS_PATH, BUS_NAME, "Servers", NULL);
 }
 
+static void on_server_added(void *userdata, Server *server) {
+        Service *service = userdata;
+        _cleanup_(freep) char *path = service->bus ? server_object_path(server) : NULL;
+
+        if (path)
+                (void)sd_bus_emit_object_added(service->bus, path);
+}
+
+static void on_server_removed(void *userdata, Server *server) {
+        Service *service = userdata;
+        _cleanup_(freep) char *path = service->bus ? server_object_path(server) : NULL;
+
+        if (path)
+                (void)sd_bus_emit_object_removed(service->bus, path);
+}
+
 static void on_server_changed(void *userdata, Server *server) {
         Service *service = userdata;
         _cleanup_(freep) char *path = service->bus && !server->gone ? server_object_path(server) : NULL;
@@ -108,6 +124,8 @@ static void on_maybe_idle(void *userdata) {
 
 static const ManagerHandlers manager_handlers = {
         .servers_changed = on_servers_changed,
+        .server_added = on_server_added,
+        .server_removed = on_server_removed,
         .server_changed = on_server_changed,
         .tools_changed = on_tools_changed,
         .workers_changed = on_workers_changed,
@@ -243,6 +261,15 @@ void service_reload(Service *service) {
         service_maybe_idle(service);
 }
 
+/* sd-bus closes its connection when the loop ends: what has to be answered is answered before that. */
+static int on_loop_end(sd_event_source *source _unused_, void *userdata) {
+        Service *service = userdata;
+
+        peers_done(service);
+        service->manager = manager_free(service->manager);
+        return 0;
+}
+
 static int open_bus(Service *service) {
         int r;
 
@@ -282,6 +309,10 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
                                       service);
         if (r >= 0)
                 r = sd_event_source_set_enabled(service->leave_source, SD_EVENT_OFF);
+        if (r >= 0)
+                r = sd_event_add_exit(event, &service->end_source, on_loop_end, service);
+        if (r >= 0)
+                r = sd_event_source_set_priority(service->end_source, SD_EVENT_PRIORITY_IMPORTANT);
         if (r < 0)
                 return r;
 
@@ -331,6 +362,7 @@ Service *service_free(Service *service) {
         service->manager = manager_free(service->manager);
         sd_event_source_disable_unref(service->idle_source);
         sd_event_source_disable_unref(service->leave_source);
+        sd_event_source_disable_unref(service->end_source);
         sd_bus_flush_close_unref(service->bus);
         sd_event_unref(service->event);
         free(service);

@@ -30,7 +30,7 @@ struct Service {
         ServicePhase phase;
         bool stopping;                       /* was told to */
         uint64_t idle_since, leave_deadline; /* usec, CLOCK_MONOTONIC */
-        sd_event_source *idle_source, *leave_source;
+        sd_event_source *idle_source, *leave_source, *end_source;
         TAILQ_HEAD(, Peer) unknown_peers;
         unsigned n_unknown;
 };

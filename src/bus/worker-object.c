@@ -102,9 +102,9 @@ static int enumerate(sd_bus *bus _unused_, const char *prefix _unused_, void *us
         if (!paths)
                 return -ENOMEM;
 
-        TAILQ_FOREACH (server, &service->manager->servers, link)
-                TAILQ_FOREACH (server_pool, &server->pools, link)
-                        TAILQ_FOREACH (worker, &server_pool->pool->workers, link)
+        TAILQ_FOREACH(server, &service->manager->servers, link)
+                TAILQ_FOREACH(server_pool, &server->pools, link)
+                        TAILQ_FOREACH(worker, &server_pool->pool->workers, link)
                                 if (n < service->manager->quota.workers && (paths[n] = worker_object_path(worker)))
                                         n++;
 

@@ -108,6 +108,11 @@ void mcp_id_finder_feed(McpIdFinder *finder, const char *data, size_t size) {
         for (size_t i = 0; i < size; i++) {
                 char c = data[i];
 
+                if (finder->depth == 0 && c != ' ' && c != '\t' && c != '\r') {
+                        finder->more = finder->more || finder->began || c != '{';
+                        finder->began = true;
+                }
+
                 if (finder->in_string) {
                         if (finder->escaped)
                                 finder->escaped = false;
@@ -162,7 +167,7 @@ void mcp_id_finder_feed(McpIdFinder *finder, const char *data, size_t size) {
 }
 
 bool mcp_id_finder_result(const McpIdFinder *finder, uint64_t *ret) {
-        if (!finder->found || !finder->answer)
+        if (!finder->found || !finder->answer || finder->depth > 0 || finder->more)
                 return false;
 
         *ret = finder->number;

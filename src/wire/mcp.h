@@ -43,6 +43,7 @@ int mcp_parse(const char *line, size_t size, unsigned depth_max, McpMessage *ret
  * follows strings and brackets alone. Zero-initialise. */
 typedef struct McpIdFinder {
         unsigned depth;
+        bool began, more; /* the object; something else around it */
         bool in_string, escaped, behind_colon;
         char token[24];
         size_t token_size;
@@ -52,7 +53,8 @@ typedef struct McpIdFinder {
 
 void mcp_id_finder_feed(McpIdFinder *finder, const char *data, size_t size);
 
-/* Whether the bytes looked like an answer to request *ret. */
+/* Whether the bytes look like a whole object that answers request *ret: one that was cut off, or has other text around
+ * it, is no attempt of an answer. */
 bool mcp_id_finder_result(const McpIdFinder *finder, uint64_t *ret);
 
 /* The parameters of a request, checked by mcp_params_read() and written by mcp_append_request() in place. */

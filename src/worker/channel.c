@@ -1,6 +1,7 @@
 #include "worker/channel.h"
 
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 
 #define READ_SIZE ((size_t)64 * 1024)
 #define DRAIN_MAX ((size_t)16 << 20) /* a grandchild that holds the pipe could write for ever */
@@ -201,6 +202,15 @@ Buffer *channel_input(Channel *channel) {
 
 bool channel_blocked(const Channel *channel) {
         return buffer_size(&channel->input) > 0;
+}
+
+uint64_t channel_unread(const Channel *channel) {
+        int n = 0;
+
+        if (channel->input_fd < 0 || ioctl(channel->input_fd, FIONREAD, &n) < 0)
+                return 0;
+
+        return buffer_size(&channel->input) + n;
 }
 
 uint64_t channel_appended(const Channel *channel) {

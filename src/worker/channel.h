@@ -32,6 +32,9 @@ int channel_flush(Channel *channel);
 /* Whether bytes wait for the worker to read */
 bool channel_blocked(const Channel *channel);
 
+/* Bytes that were written and that it has not read, as far as that can be told */
+uint64_t channel_unread(const Channel *channel);
+
 /* Positions in the stream to the worker: behind what was appended, and behind what the pipe took. */
 uint64_t channel_appended(const Channel *channel);
 uint64_t channel_written(const Channel *channel);

@@ -3,11 +3,14 @@
  * servers add that some die of the question and some fall silent, so a new process is asked the other way then. */
 
 #include <stdio.h>
+#include <time.h>
 
 #include "worker/pool.h"
 #include "worker/worker.h"
 
-#define PROBE_TIMEOUT (3 * USEC_PER_SEC)
+#define LOOK_INTERVAL (USEC_PER_SEC / 2)
+#define ANSWER_TIME (2 * USEC_PER_SEC) /* from when a question has been read */
+#define RELAUNCHES_MAX 3
 #define ERROR_UNSUPPORTED_VERSION "-32022"
 
 static const McpParams no_params = {};
@@ -43,12 +46,18 @@ int handshake_start(Worker *worker) {
 
         worker->step = HANDSHAKE_PROBE;
         worker_set_timer(worker,
-                         worker->era == MCP_ERA_MODERN ? deadline : MIN(deadline, worker->started + PROBE_TIMEOUT));
+                         worker->era == MCP_ERA_MODERN ? deadline : MIN(deadline, worker->started + LOOK_INTERVAL));
         return send_discover(worker, &worker->probe_id);
 }
 
 /* Lets the pool start another process, which is spoken to in that era from its first byte. */
 static void relaunch(Worker *worker, McpEra era) {
+        /* One that is another at each start could be asked for ever. */
+        if (++worker->pool->n_relaunches > RELAUNCHES_MAX) {
+                worker_fail(worker, FAILURE_HANDSHAKE_FAILED, "it answers neither as a legacy nor as a modern server");
+                return;
+        }
+
         pool_set_era(worker->pool, era);
         worker->relaunch = true;
         worker_stop(worker, /* impatient= */ true);
@@ -60,6 +69,8 @@ bool handshake_died(Worker *worker) {
         if (worker->config->era != MCP_ERA_AUTO || worker->era_assumed || !worker->probe_id)
                 return false;
 
+        if (++worker->pool->n_relaunches > RELAUNCHES_MAX)
+                return false;
         pool_set_era(worker->pool, MCP_ERA_LEGACY);
         worker->relaunch = true;
         return true;
@@ -233,24 +244,36 @@ void handshake_answer(Worker *worker, const McpMessage *message) {
                 worker->late_answers++;
 }
 
-void handshake_timeout(Worker *worker) {
-        uint64_t start = worker->config->timeouts.start;
+/* Whether the last question has been read, and long enough ago to have been answered. A server that is still being
+ * downloaded or compiled has not read it: it isn't silent, but slow. */
+static bool left_unanswered(Worker *worker, uint64_t now) {
+        if (channel_unread(worker->channel) > 0)
+                worker->question_read = 0;
+        else if (worker->question_read == 0)
+                worker->question_read = now;
 
-        if (worker->step == HANDSHAKE_PROBE && worker->era == MCP_ERA_AUTO) {
-                /* Slow or silent: the next question tells which, and half of the time is for its answer. */
+        return worker->question_read > 0 && now - worker->question_read >= ANSWER_TIME;
+}
+
+void handshake_timeout(Worker *worker) {
+        uint64_t deadline = usec_add(worker->started, worker->config->timeouts.start), now = 0;
+
+        (void)sd_event_now(worker->event, CLOCK_MONOTONIC, &now);
+        if (now >= deadline) {
+                worker_fail(worker, FAILURE_HANDSHAKE_FAILED, "it answered no handshake within %.3g s (timeouts.start)",
+                            (double)worker->config->timeouts.start / USEC_PER_SEC);
+                return;
+        }
+
+        worker_set_timer(worker, MIN(deadline, now + LOOK_INTERVAL));
+        if (!left_unanswered(worker, now))
+                return;
+
+        if (worker->step == HANDSHAKE_PROBE) {
                 worker->step = HANDSHAKE_BOTH;
-                worker_set_timer(worker, MAX(usec_add(worker->started, start / 2),
-                                             usec_add(worker->started, MIN(2 * PROBE_TIMEOUT, start))));
+                worker->question_read = 0;
                 if (send_initialize(worker) < 0)
                         stdin_closed(worker);
-                return;
-        }
-
-        if (worker->step == HANDSHAKE_BOTH) {
+        } else
                 relaunch(worker, MCP_ERA_LEGACY);
-                return;
-        }
-
-        worker_fail(worker, FAILURE_HANDSHAKE_FAILED, "it answered no handshake within %.3g s (timeouts.start)",
-                    (double)start / USEC_PER_SEC);
 }

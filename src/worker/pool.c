@@ -36,7 +36,7 @@ static void count_workers(Pool *pool) {
         Worker *worker;
 
         pool->n_workers = 0;
-        TAILQ_FOREACH (worker, &pool->workers, link)
+        TAILQ_FOREACH(worker, &pool->workers, link)
                 pool->n_workers += counts(pool, worker);
 }
 
@@ -88,7 +88,7 @@ static void fail_queue(Pool *pool, const Failure *failure) {
 static Worker *choose_worker(Pool *pool) {
         Worker *worker, *best = NULL;
 
-        TAILQ_FOREACH (worker, &pool->workers, link)
+        TAILQ_FOREACH(worker, &pool->workers, link)
                 if (worker->config == pool->config && worker_available(worker) &&
                     (!best || worker->n_requests < best->n_requests))
                         best = worker;
@@ -101,7 +101,7 @@ static bool notify_workers(Pool *pool, const Request *request) {
         bool notified = false;
         Worker *worker;
 
-        TAILQ_FOREACH (worker, &pool->workers, link) {
+        TAILQ_FOREACH(worker, &pool->workers, link) {
                 Buffer *input = channel_input(worker->channel);
 
                 if (worker->state == WORKER_READY && input && !channel_blocked(worker->channel) &&
@@ -141,16 +141,23 @@ void pool_dispatch(Pool *pool) {
 
 static void fail_overdue(Request *request, uint64_t now) {
         Pool *pool = request->pool;
+        const ServerConfig *config = pool->config;
         Worker *worker = request->worker;
         bool capped = now >= request->deadline_max;
         Failure failure = {};
 
-        failure_set(&failure, FAILURE_TIMEOUT, "Server %s: no answer within %.3g s (timeouts.%s)%s%s%s",
-                    pool->config->name,
-                    (double)(capped ? pool->config->timeouts.call_max : pool->config->timeouts.call) / USEC_PER_SEC,
-                    capped ? "call_max" : "call", worker ? "" : "; the call was still waiting for a worker",
-                    worker && worker->last_stray ? "; the last line of its stdout that was no message: " : "",
-                    worker && worker->last_stray ? worker->last_stray : "");
+        if (!worker)
+                failure_set(&failure, FAILURE_TIMEOUT,
+                            "Server %s: no worker was free within %.3g s (timeouts.start and timeouts.call)",
+                            config->name, (double)(config->timeouts.start + config->timeouts.call) / USEC_PER_SEC);
+        else
+                failure_set(&failure, FAILURE_TIMEOUT, "Server %s: no answer within %.3g s (timeouts.%s)%s%s",
+                            config->name,
+                            (double)(capped ? config->timeouts.call_max : config->timeouts.call) / USEC_PER_SEC,
+                            capped ? "call_max" : "call",
+                            worker->last_stray ? "; the last line of its stdout that was no message: " : "",
+                            worker->last_stray ?: "");
+
         pool_cancel(request, "timeout");
         request->done(request, &(Outcome){ .failure = &failure });
         failure_done(&failure);
@@ -159,7 +166,7 @@ static void fail_overdue(Request *request, uint64_t now) {
 static Request *overdue_in(RequestList *list, uint64_t now, uint64_t *next) {
         Request *request;
 
-        TAILQ_FOREACH (request, list, link) {
+        TAILQ_FOREACH(request, list, link) {
                 if (request->deadline <= now)
                         return request;
                 *next = MIN(*next, request->deadline);
@@ -179,7 +186,7 @@ static int on_deadline(sd_event_source *source, uint64_t usec _unused_, void *us
         do {
                 next = USEC_INFINITY;
                 overdue = overdue_in(&pool->queue, now, &next);
-                TAILQ_FOREACH (worker, &pool->workers, link)
+                TAILQ_FOREACH(worker, &pool->workers, link)
                         if (!overdue)
                                 overdue = overdue_in(&worker->requests, now, &next);
                 if (overdue)
@@ -194,7 +201,7 @@ static int on_deadline(sd_event_source *source, uint64_t usec _unused_, void *us
         return 0;
 }
 
-static void watch_deadline(Pool *pool, uint64_t deadline) {
+void pool_watch_deadline(Pool *pool, uint64_t deadline) {
         uint64_t armed = USEC_INFINITY;
         int enabled = SD_EVENT_OFF;
 
@@ -242,9 +249,10 @@ int pool_submit(Pool *pool, Request *request, Failure *failure) {
         request->pool = pool;
         request->worker = NULL;
         request->retried = false;
-        request->deadline = usec_add(now, MIN(config->timeouts.call, config->timeouts.call_max));
-        request->deadline_max = usec_add(now, config->timeouts.call_max);
-        watch_deadline(pool, request->deadline);
+        /* Until it is sent: the time for a worker's start and for the calls before it. Then its own clock starts. */
+        request->deadline = request->deadline_max =
+                usec_add(now, usec_add(config->timeouts.start, config->timeouts.call));
+        pool_watch_deadline(pool, request->deadline);
         TAILQ_INSERT_TAIL(&pool->queue, request, link);
         pool->n_queued++;
 
@@ -358,37 +366,24 @@ static void remove_worker(Pool *pool, Worker *worker, const char *how, bool cras
         pool->handlers->worker_gone(pool->userdata);
 }
 
-static void reap(Pool *pool, Worker *worker) {
-        _cleanup_(freep) char *how = worker_describe_exit(worker);
-        bool started = worker->step == HANDSHAKE_DONE, relaunch = false, crashed;
+/* A worker that ended on its own, or failed to start. What waited for the one that failed to start is told at once,
+ * not when the next one has failed as well. */
+static void account_crash(Pool *pool, Worker *worker, const char *how) {
+        bool started = worker->step == HANDSHAKE_DONE;
         Failure failure = {};
 
-        /* Died of the question what it speaks? Then the next one is asked otherwise. */
-        if (!started && !worker->reason.message && !worker->asked_to_stop && worker->config == pool->config)
-                relaunch = handshake_died(worker);
-        relaunch = relaunch || worker->relaunch;
+        worker->accounted = true;
+        if (worker->reason.message)
+                failure_copy(&failure, &worker->reason);
+        else if (started)
+                failure_set(&failure, FAILURE_WORKER_DIED, "Server %s: the worker (pid %d) %s", worker->config->name,
+                            (int)worker->process->pid, how);
+        else
+                failure_set(&failure, FAILURE_LAUNCH_FAILED, "Server %s: %s %s before the handshake was done",
+                            worker->config->name, worker->config->argv[0], how);
+        note_crash(pool, &failure);
 
-        crashed = !relaunch && (worker->reason.message || !worker->asked_to_stop) &&
-                  (!started || worker->n_requests > 0 || worker->reason.message || worker->exit.si_code != CLD_EXITED ||
-                   worker->exit.si_status != 0 || pool->config->pool.min > 0);
-
-        count_workers(pool);
-
-        if (crashed) {
-                if (worker->reason.message)
-                        failure_copy(&failure, &worker->reason);
-                else if (started)
-                        failure_set(&failure, FAILURE_WORKER_DIED, "Server %s: the worker (pid %d) %s",
-                                    worker->config->name, (int)worker->process->pid, how ?: "ended");
-                else
-                        failure_set(&failure, FAILURE_LAUNCH_FAILED, "Server %s: %s %s before the handshake was done",
-                                    worker->config->name, worker->config->argv[0], how ?: "ended");
-                note_crash(pool, &failure);
-        }
-
-        fail_requests_of(pool, worker, how ?: "ended");
-
-        if (!started && crashed) {
+        if (!started) {
                 if (worker->era_assumed)
                         pool_set_era(pool, MCP_ERA_AUTO);
                 pool->handlers->launch_failed(pool->userdata, &failure);
@@ -396,7 +391,23 @@ static void reap(Pool *pool, Worker *worker) {
                         fail_queue(pool, &failure);
         }
         failure_done(&failure);
+}
 
+static void reap(Pool *pool, Worker *worker) {
+        _cleanup_(freep) char *how = worker_describe_exit(worker);
+        bool started = worker->step == HANDSHAKE_DONE, relaunch = worker->relaunch, crashed;
+
+        /* Died of the question what it speaks? Then the next one is asked otherwise. */
+        if (!started && !worker->reason.message && !worker->asked_to_stop && worker->config == pool->config)
+                relaunch = handshake_died(worker);
+
+        crashed = !relaunch && (worker->reason.message || !worker->asked_to_stop) &&
+                  (!started || worker->n_requests > 0 || worker->reason.message || worker->exit.si_code != CLD_EXITED ||
+                   worker->exit.si_status != 0 || pool->config->pool.min > 0);
+        if (crashed && !worker->accounted)
+                account_crash(pool, worker, how ?: "ended");
+
+        fail_requests_of(pool, worker, how ?: "ended");
         pool->prestart = pool->prestart || relaunch;
         remove_worker(pool, worker, how ?: "ended", crashed);
 }
@@ -406,7 +417,7 @@ static bool successor_needed(Pool *pool) {
         unsigned n_worn = 0, n_fresh = 0;
         Worker *worker, *worn = NULL;
 
-        TAILQ_FOREACH (worker, &pool->workers, link) {
+        TAILQ_FOREACH(worker, &pool->workers, link) {
                 if (!counts(pool, worker))
                         continue;
                 if (worker->worn_out) {
@@ -419,7 +430,7 @@ static bool successor_needed(Pool *pool) {
         if (n_worn == 0)
                 return false;
 
-        TAILQ_FOREACH (worker, &pool->workers, link)
+        TAILQ_FOREACH(worker, &pool->workers, link)
                 if (counts(pool, worker) && !worker->worn_out && worker->state == WORKER_READY &&
                     worker->ready_since >= worn->last_active && worker->calls == 0) {
                         worker_drain(worn);
@@ -432,7 +443,7 @@ static bool successor_needed(Pool *pool) {
                 return false;
         }
 
-        TAILQ_FOREACH (worker, &pool->workers, link)
+        TAILQ_FOREACH(worker, &pool->workers, link)
                 if (worker->state == WORKER_STARTING)
                         return false;
 
@@ -444,7 +455,7 @@ static unsigned launches_needed(Pool *pool) {
                  needed = 0, room = pool->config->pool.max - MIN(pool->n_workers, pool->config->pool.max);
         Worker *worker;
 
-        TAILQ_FOREACH (worker, &pool->workers, link)
+        TAILQ_FOREACH(worker, &pool->workers, link)
                 if (counts(pool, worker) && worker->state == WORKER_STARTING)
                         coming += concurrency;
 
@@ -507,7 +518,7 @@ static void settle_crashes(Pool *pool) {
         if (pool->n_trips == 0 && pool->n_crashes == 0)
                 return;
 
-        TAILQ_FOREACH (worker, &pool->workers, link)
+        TAILQ_FOREACH(worker, &pool->workers, link)
                 if (worker->state == WORKER_READY && pool->probation &&
                     now - worker->ready_since >= pool->config->restart.interval) {
                         forget_crashes(pool);
@@ -535,8 +546,11 @@ static int pool_run(sd_event_source *source _unused_, void *userdata) {
 
         count_workers(pool);
 
-        TAILQ_FOREACH_SAFE (worker, &pool->workers, link, next) {
-                if (worker->state == WORKER_EXITED)
+        TAILQ_FOREACH_SAFE(worker, &pool->workers, link, next) {
+                if (worker->state == WORKER_STOPPING && worker->reason.message && worker->step != HANDSHAKE_DONE &&
+                    !worker->accounted)
+                        account_crash(pool, worker, "was killed");
+                else if (worker->state == WORKER_EXITED)
                         reap(pool, worker);
                 else if (worker->state == WORKER_DRAINING && worker->n_requests == 0 && !worker->hung_up)
                         worker_stop(worker, /* impatient= */ false);
@@ -572,7 +586,7 @@ void pool_set_config(Pool *pool, ServerConfig *config) {
         pool->era = config->era;
         forget_crashes(pool);
 
-        TAILQ_FOREACH (worker, &pool->workers, link) {
+        TAILQ_FOREACH(worker, &pool->workers, link) {
                 pool->prestart = pool->prestart || worker->state == WORKER_READY;
                 worker_drain(worker);
         }
@@ -589,7 +603,7 @@ void pool_stop(Pool *pool, FailureCode code, const char *why, bool drain) {
         pool->wanted = pool->prestart = false;
 
         fail_queue(pool, &failure);
-        TAILQ_FOREACH (worker, &pool->workers, link) {
+        TAILQ_FOREACH(worker, &pool->workers, link) {
                 if (drain) {
                         worker_drain(worker);
                         continue;
@@ -608,7 +622,7 @@ void pool_restart(Pool *pool) {
         Worker *worker;
 
         forget_crashes(pool);
-        TAILQ_FOREACH (worker, &pool->workers, link)
+        TAILQ_FOREACH(worker, &pool->workers, link)
                 worker_drain(worker);
 
         pool->prestart = true;

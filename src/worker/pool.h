@@ -45,9 +45,10 @@ struct Pool {
         unsigned n_processes; /* all, the leaving ones included */
 
         sd_event_source *run_source, *deadline_source, *retry_source;
-        bool wanted;       /* somebody has called: keep min workers */
-        bool prestart;     /* start one although nothing waits for it */
-        uint64_t *crashes; /* CLOCK_MONOTONIC, usec; a ring of restart.burst */
+        unsigned n_relaunches; /* in search of the era, since the last worker became ready */
+        bool wanted;           /* somebody has called: keep min workers */
+        bool prestart;         /* start one although nothing waits for it */
+        uint64_t *crashes;     /* CLOCK_MONOTONIC, usec; a ring of restart.burst */
         unsigned n_crashes, crash_burst;
         unsigned n_trips;        /* how often in a row the limit was reached */
         bool probation;          /* after a trip: the next crash is the next trip */
@@ -89,6 +90,7 @@ bool pool_failing(const Pool *pool);
 
 /* For the workers only */
 void pool_schedule(Pool *pool);
+void pool_watch_deadline(Pool *pool, uint64_t deadline);
 void pool_set_era(Pool *pool, McpEra era);
 void pool_request_done(Request *request, const Outcome *outcome);
 void pool_requeue(Request *request);

@@ -164,7 +164,7 @@ static void sweep_orphans(SpawnLauncher *launcher) {
                         SpawnProcess *process;
 
                         p = space + 1;
-                        TAILQ_FOREACH (process, &launcher->processes, link) {
+                        TAILQ_FOREACH(process, &launcher->processes, link) {
                                 worker = worker || process->process.pid == pid;
                                 inside = inside || (!process->exited && getsid(pid) == process->process.pid);
                         }
@@ -286,7 +286,8 @@ static int spawn_start(Launcher *l, const ProcessSpec *spec, process_exit_handle
         /* posix_spawn(3) doesn't tell a missing working directory from a missing interpreter. */
         if (access(cwd, X_OK) < 0) {
                 if (config->cwd)
-                        return start_failed(failure, command, "working directory", -errno);
+                        return failure_set(failure, FAILURE_LAUNCH_FAILED, "Can't start %s: its cwd %s: %s", command,
+                                           cwd, strerror(errno));
                 cwd = "/";
         }
 

@@ -16,7 +16,7 @@
 #define WEIGH_INTERVAL USEC_PER_SEC
 #define LINE_SHOWN ((size_t)240)
 #define ANSWER_ROOM ((size_t)64 * 1024) /* of answers to the worker's own requests that it doesn't read */
-#define REQUEST_ID_MAX ((size_t)256)
+#define REQUEST_ID_MAX ((size_t)8192)
 #define OVERSIZED_FACTOR 16 /* a line over so many times limits.message has no end */
 
 static const McpParams no_params = {};
@@ -87,6 +87,7 @@ static void rearm(Worker *worker) {
 
 void worker_became_ready(Worker *worker) {
         worker->step = HANDSHAKE_DONE;
+        worker->pool->n_relaunches = 0;
         worker->ready_since = worker->last_active = worker->last_check = now_monotonic(worker);
         if (worker->config->recycle.calls > 0)
                 worker->calls_max = jitter(worker->config->recycle.calls);
@@ -147,7 +148,7 @@ bool worker_available(const Worker *worker) {
 
 int worker_send(Worker *worker, Request *request) {
         Buffer *input = channel_input(worker->channel);
-        uint64_t position = channel_appended(worker->channel);
+        uint64_t position = channel_appended(worker->channel), now;
         int r;
 
         if (!input)
@@ -164,7 +165,7 @@ int worker_send(Worker *worker, Request *request) {
         if (r < 0)
                 return r;
 
-        worker->last_active = now_monotonic(worker);
+        now = worker->last_active = now_monotonic(worker);
         worker->last_active_realtime = now_realtime(worker);
         if (request->kind != REQUEST_CALL) {
                 pool_request_done(request, &(Outcome){});
@@ -179,13 +180,16 @@ int worker_send(Worker *worker, Request *request) {
         worker->pool->n_in_flight++;
         request->worker = worker;
         request->position = position;
+        request->deadline_max = usec_add(now, worker->config->timeouts.call_max);
+        request->deadline = MIN(usec_add(now, worker->config->timeouts.call), request->deadline_max);
+        pool_watch_deadline(worker->pool, request->deadline);
         return 0;
 }
 
 static Request *find_request(Worker *worker, uint64_t id) {
         Request *request;
 
-        TAILQ_FOREACH (request, &worker->requests, link)
+        TAILQ_FOREACH(request, &worker->requests, link)
                 if (request->id == id)
                         return request;
 
@@ -267,6 +271,7 @@ static void on_answer(Worker *worker, const McpMessage *message) {
                 worker->ping_id = 0;
                 worker->suspect = false;
                 worker->last_check = now_monotonic(worker);
+                rearm(worker);
                 pool_dispatch(worker->pool);
         } else if (message->ours && worker->listen_id && message->number == worker->listen_id)
                 worker->listen_id = 0;

@@ -46,6 +46,7 @@ struct Worker {
         bool era_assumed; /* from an earlier verdict, not from the configuration: can be wrong */
         bool relaunch;    /* it died or fell silent of a question that the next one won't be asked */
         uint64_t probe_id, initialize_id, ping_id, listen_id;
+        uint64_t question_read; /* when it was seen that it had read the last question; usec, CLOCK_MONOTONIC */
         char protocol_version[16];
         char *server_info; /* what it says of itself: name and version */
 
@@ -58,6 +59,7 @@ struct Worker {
         uint64_t calls, late_answers, stray_lines;
         uint64_t calls_max, retire_at; /* recycling, with its jitter */
         bool worn_out;                 /* due for recycling */
+        bool accounted;                /* its failure has been told to those who waited for it */
         bool suspect;                  /* a call was given up: it has to answer a ping first */
 
         McpIdFinder oversized; /* a line over limits.message, as it goes by */
