@@ -194,17 +194,27 @@ static int on_idle(sd_event_source *source, uint64_t usec, void *userdata) {
         return 0;
 }
 
-static int on_leave(sd_event_source *source _unused_, uint64_t usec _unused_, void *userdata) {
-        Service *service = userdata;
-
-        if ((service->phase == SERVICE_RELEASED && idle(service)) || now_monotonic(service) >= service->leave_deadline)
-                (void)sd_event_exit(service->event, 0);
-        return 0;
-}
-
 static void leave_at(Service *service, uint64_t usec) {
         (void)sd_event_source_set_time(service->leave_source, usec);
         (void)sd_event_source_set_enabled(service->leave_source, SD_EVENT_ONESHOT);
+}
+
+/* Runs when the loop has nothing else to do: a call whose caller has just become known was put back into the queue of
+ * messages, and counts nowhere until it is taken from there. */
+static int on_leave(sd_event_source *source _unused_, uint64_t usec _unused_, void *userdata) {
+        Service *service = userdata;
+        uint64_t n_queued = 0;
+
+        (void)sd_bus_get_n_queued_read(service->bus, &n_queued);
+        if (now_monotonic(service) >= service->leave_deadline ||
+            (service->phase == SERVICE_RELEASED && idle(service) && n_queued == 0))
+                (void)sd_event_exit(service->event, 0);
+        else if (service->phase == SERVICE_RELEASED && idle(service))
+                leave_at(service, 0);
+        else if (service->stopping)
+                leave_at(service, service->leave_deadline);
+
+        return 0;
 }
 
 void service_maybe_idle(Service *service) {
@@ -309,6 +319,8 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
                                       service);
         if (r >= 0)
                 r = sd_event_source_set_enabled(service->leave_source, SD_EVENT_OFF);
+        if (r >= 0)
+                r = sd_event_source_set_priority(service->leave_source, SD_EVENT_PRIORITY_IDLE);
         if (r >= 0)
                 r = sd_event_add_exit(event, &service->end_source, on_loop_end, service);
         if (r >= 0)

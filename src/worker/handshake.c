@@ -3,7 +3,6 @@
  * servers add that some die of the question and some fall silent, so a new process is asked the other way then. */
 
 #include <stdio.h>
-#include <time.h>
 
 #include "worker/pool.h"
 #include "worker/worker.h"
@@ -256,9 +255,8 @@ static bool left_unanswered(Worker *worker, uint64_t now) {
 }
 
 void handshake_timeout(Worker *worker) {
-        uint64_t deadline = usec_add(worker->started, worker->config->timeouts.start), now = 0;
+        uint64_t deadline = usec_add(worker->started, worker->config->timeouts.start), now = worker_now(worker);
 
-        (void)sd_event_now(worker->event, CLOCK_MONOTONIC, &now);
         if (now >= deadline) {
                 worker_fail(worker, FAILURE_HANDSHAKE_FAILED, "it answered no handshake within %.3g s (timeouts.start)",
                             (double)worker->config->timeouts.start / USEC_PER_SEC);

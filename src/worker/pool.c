@@ -2,9 +2,6 @@
 
 #include <stdio.h>
 
-#define UNAVAILABLE_STEP (30 * USEC_PER_SEC)
-#define UNAVAILABLE_MAX (300 * USEC_PER_SEC)
-
 /* Only pool_run(), which the loop calls, starts, stops and frees workers. All else marks, and schedules it: so no
  * handler of a worker ever finds itself, or its pool, gone. */
 
@@ -221,14 +218,12 @@ static int refuse_failing(Pool *pool, Failure *failure) {
                 failure, FAILURE_UNAVAILABLE,
                 "Server %s failed %u times within %.3g s (restart); the next try is in %.0f s. The last time: %s",
                 pool->config->name, pool->config->restart.burst, (double)pool->config->restart.interval / USEC_PER_SEC,
-                (double)(pool->retry_at - MIN(now, pool->retry_at)) / USEC_PER_SEC + 0.5,
+                (double)(pool->crashes.retry_at - MIN(now, pool->crashes.retry_at)) / USEC_PER_SEC + 0.5,
                 failure_message(&pool->last_crash));
 }
 
 bool pool_failing(const Pool *pool) {
-        uint64_t now = now_monotonic((Pool *)pool);
-
-        return pool->retry_at > now;
+        return crash_policy_closed(&pool->crashes, now_monotonic((Pool *)pool));
 }
 
 int pool_submit(Pool *pool, Request *request, Failure *failure) {
@@ -289,43 +284,15 @@ void pool_cancel(Request *request, const char *reason) {
         pool_schedule(pool);
 }
 
-/* Remembers one end that nobody asked for, and stops starting when there were too many in too short a time. */
 static void note_crash(Pool *pool, const Failure *failure) {
-        unsigned burst = pool->config->restart.burst;
-        uint64_t now = now_monotonic(pool);
+        const ServerConfig *config = pool->config;
 
         failure_copy(&pool->last_crash, failure);
-        if (burst == 0)
-                return;
-
-        pool->remember_until = usec_add(now, pool->config->restart.interval);
-
-        if (pool->crash_burst != burst) {
-                free(pool->crashes);
-                pool->crashes = new0(uint64_t, burst);
-                pool->crash_burst = pool->crashes ? burst : 0;
-                pool->n_crashes = 0;
-                if (!pool->crashes)
-                        return;
-        }
-
-        /* A ring: what is overwritten is the oldest of the last burst crashes. */
-        pool->crashes[pool->n_crashes++ % burst] = now;
-        if (!pool->probation &&
-            (pool->n_crashes < burst || now - pool->crashes[pool->n_crashes % burst] > pool->config->restart.interval))
-                return;
-
-        pool->n_trips++;
-        pool->n_crashes = 0;
-        pool->probation = true;
-        pool->retry_at = usec_add(now, MIN(UNAVAILABLE_STEP * pool->n_trips, UNAVAILABLE_MAX));
-        pool->remember_until = usec_add(pool->retry_at, pool->config->restart.interval);
+        crash_policy_note(&pool->crashes, config->restart.burst, config->restart.interval, now_monotonic(pool));
 }
 
 static void forget_crashes(Pool *pool) {
-        pool->n_crashes = pool->n_trips = 0;
-        pool->probation = false;
-        pool->retry_at = pool->remember_until = 0;
+        crash_policy_forget(&pool->crashes);
         (void)sd_event_source_set_enabled(pool->retry_source, SD_EVENT_OFF);
 }
 
@@ -515,12 +482,11 @@ static void settle_crashes(Pool *pool) {
         uint64_t now = now_monotonic(pool);
         Worker *worker;
 
-        if (pool->n_trips == 0 && pool->n_crashes == 0)
+        if (!pool->crashes.probation)
                 return;
 
         TAILQ_FOREACH(worker, &pool->workers, link)
-                if (worker->state == WORKER_READY && pool->probation &&
-                    now - worker->ready_since >= pool->config->restart.interval) {
+                if (worker->state == WORKER_READY && now - worker->ready_since >= pool->config->restart.interval) {
                         forget_crashes(pool);
                         return;
                 }
@@ -530,11 +496,11 @@ static void settle_crashes(Pool *pool) {
 static bool remembers_crashes(Pool *pool) {
         uint64_t now = now_monotonic(pool);
 
-        if (now >= pool->remember_until)
+        if (now >= pool->crashes.remember_until)
                 return false;
 
-        (void)sd_event_source_set_time(pool->retry_source,
-                                       pool->retry_at > now ? pool->retry_at : pool->remember_until);
+        (void)sd_event_source_set_time(pool->retry_source, pool->crashes.retry_at > now ? pool->crashes.retry_at
+                                                                                        : pool->crashes.remember_until);
         (void)sd_event_source_set_enabled(pool->retry_source, SD_EVENT_ONESHOT);
         return true;
 }
@@ -694,7 +660,7 @@ Pool *pool_free(Pool *pool) {
         sd_event_source_disable_unref(pool->run_source);
         sd_event_source_disable_unref(pool->deadline_source);
         sd_event_source_disable_unref(pool->retry_source);
-        free(pool->crashes);
+        crash_policy_done(&pool->crashes);
         failure_done(&pool->last_crash);
         free(pool->owner);
         server_config_unref(pool->config);

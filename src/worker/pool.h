@@ -1,5 +1,6 @@
 #pragma once
 
+#include "worker/crash-policy.h"
 #include "worker/worker.h"
 
 /* What a pool tells its owner. Every handler is called from the loop or from within a pool_*() call; none may free
@@ -48,13 +49,8 @@ struct Pool {
         unsigned n_relaunches; /* in search of the era, since the last worker became ready */
         bool wanted;           /* somebody has called: keep min workers */
         bool prestart;         /* start one although nothing waits for it */
-        uint64_t *crashes;     /* CLOCK_MONOTONIC, usec; a ring of restart.burst */
-        unsigned n_crashes, crash_burst;
-        unsigned n_trips;        /* how often in a row the limit was reached */
-        bool probation;          /* after a trip: the next crash is the next trip */
-        uint64_t retry_at;       /* until then nothing is started */
-        uint64_t remember_until; /* until then its crashes count */
-        Failure last_crash;      /* shown while nothing is started */
+        CrashPolicy crashes;
+        Failure last_crash; /* shown while nothing is started */
 };
 
 /* owner is copied, config referenced. */

@@ -8,16 +8,11 @@
 #include <systemd/sd-id128.h>
 #include <time.h>
 
-#include "base/text.h"
 #include "worker/pool.h"
 
 #define PING_TIMEOUT (5 * USEC_PER_SEC)
 #define HANG_UP_GRACE (USEC_PER_SEC / 5) /* a process that closed its pipes has this long to exit */
 #define WEIGH_INTERVAL USEC_PER_SEC
-#define LINE_SHOWN ((size_t)240)
-#define ANSWER_ROOM ((size_t)64 * 1024) /* of answers to the worker's own requests that it doesn't read */
-#define REQUEST_ID_MAX ((size_t)8192)
-#define OVERSIZED_FACTOR 16 /* a line over so many times limits.message has no end */
 
 static const McpParams no_params = {};
 
@@ -30,7 +25,7 @@ const char *worker_state_to_string(WorkerState state) {
         return names[state];
 }
 
-static uint64_t now_monotonic(Worker *worker) {
+uint64_t worker_now(const Worker *worker) {
         uint64_t usec = 0;
 
         (void)sd_event_now(worker->event, CLOCK_MONOTONIC, &usec);
@@ -88,7 +83,7 @@ static void rearm(Worker *worker) {
 void worker_became_ready(Worker *worker) {
         worker->step = HANDSHAKE_DONE;
         worker->pool->n_relaunches = 0;
-        worker->ready_since = worker->last_active = worker->last_check = now_monotonic(worker);
+        worker->ready_since = worker->last_active = worker->last_check = worker_now(worker);
         if (worker->config->recycle.calls > 0)
                 worker->calls_max = jitter(worker->config->recycle.calls);
         worker->retire_at = worker->config->recycle.lifetime > 0
@@ -122,7 +117,7 @@ static void hang_up(Worker *worker, const char *what) {
 
         worker->hung_up = what;
         channel_close_input(worker->channel);
-        worker_set_timer(worker, usec_add(now_monotonic(worker), HANG_UP_GRACE));
+        worker_set_timer(worker, usec_add(worker_now(worker), HANG_UP_GRACE));
         if (worker->state == WORKER_READY)
                 set_state(worker, WORKER_DRAINING);
         pool_schedule(worker->pool);
@@ -165,7 +160,7 @@ int worker_send(Worker *worker, Request *request) {
         if (r < 0)
                 return r;
 
-        now = worker->last_active = now_monotonic(worker);
+        now = worker->last_active = worker_now(worker);
         worker->last_active_realtime = now_realtime(worker);
         if (request->kind != REQUEST_CALL) {
                 pool_request_done(request, &(Outcome){});
@@ -186,18 +181,8 @@ int worker_send(Worker *worker, Request *request) {
         return 0;
 }
 
-static Request *find_request(Worker *worker, uint64_t id) {
-        Request *request;
-
-        TAILQ_FOREACH(request, &worker->requests, link)
-                if (request->id == id)
-                        return request;
-
-        return NULL;
-}
-
 static void weigh(Worker *worker) {
-        uint64_t now = now_monotonic(worker);
+        uint64_t now = worker_now(worker);
 
         if (worker->config->recycle.memory == 0 || now - worker->last_weighed < WEIGH_INTERVAL)
                 return;
@@ -209,7 +194,7 @@ static void weigh(Worker *worker) {
 
 /* After each request that left the worker, by an answer or without one */
 static void request_left(Worker *worker) {
-        worker->last_active = now_monotonic(worker);
+        worker->last_active = worker_now(worker);
         worker->last_active_realtime = now_realtime(worker);
 
         if (worker->calls_max > 0 && worker->calls >= worker->calls_max)
@@ -224,187 +209,9 @@ static void request_left(Worker *worker) {
                 pool_dispatch(worker->pool);
 }
 
-static void finish(Worker *worker, Request *request, const Outcome *outcome) {
+void worker_finish(Worker *worker, Request *request, const Outcome *outcome) {
         pool_request_done(request, outcome);
         request_left(worker);
-}
-
-static void finish_failed(Worker *worker, Request *request, FailureCode code, const char *format, ...) _printf_(4, 5);
-static void finish_failed(Worker *worker, Request *request, FailureCode code, const char *format, ...) {
-        _cleanup_(freep) char *text = NULL;
-        Failure failure = {};
-        va_list ap;
-        int n;
-
-        va_start(ap, format);
-        n = vasprintf(&text, format, ap);
-        va_end(ap);
-
-        failure_set(&failure, code, "Server %s: %s", worker->config->name, n < 0 ? "" : text);
-        finish(worker, request, &(Outcome){ .failure = &failure });
-        failure_done(&failure);
-}
-
-static void stray(Worker *worker, const char *line, size_t size) {
-        worker->stray_lines++;
-        free(worker->last_stray);
-        worker->last_stray = text_escape(line, MIN(size, LINE_SHOWN * 2), LINE_SHOWN);
-        worker->pool->handlers->stray(worker->pool->userdata, worker, line, size);
-}
-
-static void on_answer(Worker *worker, const McpMessage *message) {
-        Request *request = message->ours ? find_request(worker, message->number) : NULL;
-
-        if (request) {
-                if (message->kind == MCP_RESULT)
-                        finish(worker, request, &(Outcome){ .result = message->result, .traits = message->traits });
-                else {
-                        Failure failure = {};
-
-                        failure_set_remote(&failure, worker->config->name, message->error);
-                        finish(worker, request, &(Outcome){ .failure = &failure });
-                        failure_done(&failure);
-                }
-        } else if (worker->state == WORKER_STARTING && message->ours)
-                handshake_answer(worker, message);
-        else if (message->ours && worker->ping_id && message->number == worker->ping_id) {
-                worker->ping_id = 0;
-                worker->suspect = false;
-                worker->last_check = now_monotonic(worker);
-                rearm(worker);
-                pool_dispatch(worker->pool);
-        } else if (message->ours && worker->listen_id && message->number == worker->listen_id)
-                worker->listen_id = 0;
-        else
-                worker->late_answers++;
-}
-
-/* A legacy server's own request. Nothing was declared that it could ask for, so that a ping alone has an answer. */
-static void on_request(Worker *worker, const McpMessage *message, const char *line, size_t size) {
-        Buffer *input = channel_input(worker->channel);
-
-        if (worker->era == MCP_ERA_MODERN || message->id.size > REQUEST_ID_MAX) {
-                stray(worker, line, size);
-                return;
-        }
-
-        if (!input || buffer_size(input) > ANSWER_ROOM)
-                return;
-
-        (void)worker_write(worker, json_equal(message->method, "ping")
-                                           ? mcp_append_empty_result(input, message->id)
-                                           : mcp_append_method_not_found(input, message->id));
-}
-
-static void on_progress(Worker *worker, const McpMessage *message) {
-        uint64_t token, now = now_monotonic(worker);
-        Request *request = NULL;
-
-        if (json_unsigned(json_get(message->params, "progressToken"), &token))
-                request = find_request(worker, token);
-        if (!request)
-                return;
-
-        request->deadline = MIN(usec_add(now, worker->config->timeouts.call), request->deadline_max);
-        if (request->progress && request->params.token.data)
-                request->progress(request, message->params, &message->traits);
-}
-
-static void on_notification(Worker *worker, const McpMessage *message) {
-        if (json_equal(message->method, "notifications/progress"))
-                on_progress(worker, message);
-        else if (!json_equal(message->method, "notifications/cancelled") &&
-                 !json_equal(message->method, "notifications/subscriptions/acknowledged"))
-                worker->pool->handlers->notification(worker->pool->userdata, worker, message->method, message->params,
-                                                     &message->traits);
-}
-
-/* A line that is no message, but may be the attempt of an answer: its call would wait for its deadline otherwise. */
-static bool fail_asker(Worker *worker, const McpIdFinder *finder, FailureCode code, const char *why) {
-        Request *request;
-        uint64_t id;
-
-        if (!mcp_id_finder_result(finder, &id))
-                return false;
-
-        request = find_request(worker, id);
-        if (!request)
-                return false;
-
-        finish_failed(worker, request, code, "%s", why);
-        return true;
-}
-
-static void on_line(void *userdata, const char *line, size_t size) {
-        Worker *worker = userdata;
-        McpMessage message;
-        JsonError error;
-        int r;
-
-        r = mcp_parse(line, size, worker->config->limits.depth, &message, &error);
-        if (r < 0) {
-                McpIdFinder finder = {};
-                char why[200];
-
-                (void)snprintf(why, sizeof(why), "its answer is no valid JSON: %s at byte %zu%s", error.reason,
-                               error.offset, r == -E2BIG ? " (limits.depth)" : "");
-                mcp_id_finder_feed(&finder, line, size);
-                if (!fail_asker(worker, &finder, FAILURE_PROTOCOL_ERROR, why))
-                        stray(worker, line, size);
-                return;
-        }
-
-        switch (message.kind) {
-        case MCP_RESULT:
-        case MCP_ERROR:
-                on_answer(worker, &message);
-                break;
-        case MCP_REQUEST:
-                on_request(worker, &message, line, size);
-                break;
-        case MCP_NOTIFICATION:
-                on_notification(worker, &message);
-                break;
-        case MCP_NOISE: {
-                Request *request = message.ours && !message.method.data ? find_request(worker, message.number) : NULL;
-
-                if (request)
-                        finish_failed(worker, request, FAILURE_PROTOCOL_ERROR,
-                                      "its answer has not exactly one of result and error: %.*s",
-                                      (int)MIN(size, LINE_SHOWN), line);
-                else
-                        stray(worker, line, size);
-                break;
-        }
-        }
-}
-
-static void on_oversized(void *userdata, const char *piece, size_t size, bool last) {
-        Worker *worker = userdata;
-        uint64_t limit = worker->config->limits.message;
-        char why[200];
-
-        mcp_id_finder_feed(&worker->oversized, piece, size);
-        worker->oversized_size += size;
-        (void)snprintf(why, sizeof(why), "it wrote a line of %s%llu bytes, and limits.message is %llu",
-                       last ? "" : "more than ", (unsigned long long)worker->oversized_size, (unsigned long long)limit);
-
-        if (last) {
-                if (!fail_asker(worker, &worker->oversized, FAILURE_TOO_LARGE, why))
-                        stray(worker, why, strlen(why));
-                worker->oversized = (McpIdFinder){};
-                worker->oversized_size = 0;
-        } else if (worker->oversized_size / OVERSIZED_FACTOR > limit && worker->state < WORKER_STOPPING)
-                worker_fail(worker, FAILURE_PROTOCOL_ERROR, "%s", why);
-}
-
-static void on_diagnostic(void *userdata, const char *line, size_t size) {
-        Worker *worker = userdata;
-
-        free(worker->last_lines[0]);
-        memmove(worker->last_lines, worker->last_lines + 1, sizeof(worker->last_lines) - sizeof(char *));
-        worker->last_lines[WORKER_LAST_LINES - 1] = text_escape(line, size, LINE_SHOWN);
-        worker->pool->handlers->diagnostic(worker->pool->userdata, worker, line, size);
 }
 
 static void on_writable(void *userdata) {
@@ -420,8 +227,8 @@ static void on_closed(void *userdata, const char *what) {
 }
 
 static const ChannelHandlers channel_handlers = {
-        .output = { .line = on_line, .oversized = on_oversized },
-        .diagnostic = on_diagnostic,
+        .output = { .line = worker_on_line, .oversized = worker_on_oversized },
+        .diagnostic = worker_on_diagnostic,
         .writable = on_writable,
         .closed = on_closed,
 };
@@ -439,7 +246,7 @@ static void stop_step(Worker *worker) {
         switch (worker->stop_step++) {
         case 0:
                 worker->process->ops->signal(worker->process, SIGTERM);
-                worker_set_timer(worker, usec_add(now_monotonic(worker), worker->config->timeouts.stop));
+                worker_set_timer(worker, usec_add(worker_now(worker), worker->config->timeouts.stop));
                 break;
         case 1:
                 worker->process->ops->signal(worker->process, SIGKILL);
@@ -449,7 +256,7 @@ static void stop_step(Worker *worker) {
 
 static void on_ready_timer(Worker *worker) {
         const ServerConfig *config = worker->config;
-        uint64_t now = now_monotonic(worker);
+        uint64_t now = worker_now(worker);
         bool idle = worker->n_requests == 0;
 
         if (now >= worker->retire_at) {
@@ -524,12 +331,20 @@ void worker_check(Worker *worker) {
                 return;
 
         worker->ping_id = ++worker->last_id;
-        worker->ping_deadline = usec_add(now_monotonic(worker), PING_TIMEOUT);
+        worker->ping_deadline = usec_add(worker_now(worker), PING_TIMEOUT);
         (void)worker_write(worker,
                            mcp_append_request(input, worker->ping_id, worker->era,
                                               worker->era == MCP_ERA_MODERN ? "server/discover" : "ping", &no_params));
         if (worker->state == WORKER_READY)
                 rearm(worker);
+}
+
+void worker_answered_ping(Worker *worker) {
+        worker->ping_id = 0;
+        worker->suspect = false;
+        worker->last_check = worker_now(worker);
+        rearm(worker);
+        pool_dispatch(worker->pool);
 }
 
 void worker_cancel(Worker *worker, Request *request, const char *reason) {
@@ -582,7 +397,7 @@ void worker_stop(Worker *worker, bool impatient) {
                 worker_set_timer(worker, USEC_INFINITY);
                 worker->process->ops->signal(worker->process, SIGKILL);
         } else
-                worker_set_timer(worker, usec_add(now_monotonic(worker), worker->config->timeouts.stop));
+                worker_set_timer(worker, usec_add(worker_now(worker), worker->config->timeouts.stop));
 
         set_state(worker, WORKER_STOPPING);
 }
@@ -674,7 +489,7 @@ int worker_new(Pool *pool, sd_event *event, Launcher *launcher, ServerConfig *co
                 .retire_at = USEC_INFINITY,
         };
         TAILQ_INIT(&worker->requests);
-        worker->started = worker->last_active = now_monotonic(worker);
+        worker->started = worker->last_active = worker_now(worker);
         worker->started_realtime = worker->last_active_realtime = now_realtime(worker);
 
         r = sd_id128_randomize(&id);

@@ -98,12 +98,18 @@ void worker_check(Worker *worker);
 /* How it ended, with its last words, as a sentence. Owned by the caller; NULL when out of memory. */
 char *worker_describe_exit(const Worker *worker);
 
-/* For the handshake (handshake.c) and the worker's other half only */
+/* For the other two files of a worker only: handshake.c, and worker-output.c, which reads what it writes */
 int handshake_start(Worker *worker);
 void handshake_answer(Worker *worker, const McpMessage *message);
 void handshake_timeout(Worker *worker);
 bool handshake_died(Worker *worker); /* whether the question killed it, so that another process is worth a try */
+void worker_on_line(void *userdata, const char *line, size_t size);
+void worker_on_oversized(void *userdata, const char *piece, size_t size, bool last);
+void worker_on_diagnostic(void *userdata, const char *line, size_t size);
+uint64_t worker_now(const Worker *worker); /* usec, CLOCK_MONOTONIC, of this turn of the loop */
 int worker_write(Worker *worker, int appended);
 void worker_set_timer(Worker *worker, uint64_t usec);
 void worker_became_ready(Worker *worker);
+void worker_answered_ping(Worker *worker);
+void worker_finish(Worker *worker, Request *request, const Outcome *outcome);
 void worker_fail(Worker *worker, FailureCode code, const char *format, ...) _printf_(3, 4);

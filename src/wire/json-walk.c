@@ -1,0 +1,209 @@
+#include "wire/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* All here walks text that json_scan() has passed: brackets and quotes are enough to find one's way. */
+
+/* p stands behind the opening quote; the result behind the closing one. */
+static const char *string_end(const char *p, const char *end) {
+        while (p < end && *p != '"')
+                p += *p == '\\' ? 2 : 1;
+
+        return p < end ? p + 1 : end;
+}
+
+/* Behind the value that starts at p */
+static const char *value_end(const char *p, const char *end) {
+        unsigned depth = 0;
+
+        do {
+                if (*p == '"')
+                        p = string_end(p + 1, end);
+                else if (strchr("{[", *p)) {
+                        depth++;
+                        p++;
+                } else if (strchr("}]", *p)) {
+                        depth--;
+                        p++;
+                } else if (depth == 0) {
+                        while (p < end && !strchr(",]} \t\r\n", *p))
+                                p++;
+                } else
+                        p++;
+        } while (depth > 0 && p < end);
+
+        return p;
+}
+
+static const char *skip_filling(const char *p, const char *end) {
+        while (p < end && strchr(" \t\r\n,:", *p))
+                p++;
+
+        return p;
+}
+
+bool json_next_element(JsonSlice array, const char **position, JsonSlice *ret) {
+        const char *end, *p;
+
+        if (!json_is(array, '[') && !json_is(array, '{'))
+                return false;
+
+        end = array.data + array.size;
+        p = skip_filling(*position ?: array.data + 1, end);
+        if (p >= end - 1)
+                return false;
+
+        *position = value_end(p, end);
+        *ret = (JsonSlice){ p, *position - p };
+        return true;
+}
+
+bool json_next_member(JsonSlice object, const char **position, JsonSlice *ret_key, JsonSlice *ret) {
+        return json_is(object, '{') && json_next_element(object, position, ret_key) &&
+               json_next_element(object, position, ret);
+}
+
+JsonSlice json_get(JsonSlice object, const char *name) {
+        JsonSlice key, value, found = {};
+        const char *position = NULL;
+
+        while (json_next_member(object, &position, &key, &value))
+                if (json_equal(key, name))
+                        found = value;
+
+        return found;
+}
+
+static unsigned hexadecimal(const char *p) {
+        unsigned value = 0;
+
+        for (int i = 0; i < 4; i++)
+                value = value << 4 | (p[i] <= '9' ? p[i] - '0' : (p[i] | 0x20) - 'a' + 10);
+
+        return value;
+}
+
+/* Decodes the escape behind a backslash at *p into at most four bytes, which never are more than the escape has. */
+static size_t decode_escape(const char **p, const char *end, char out[4]) {
+        static const char from[] = "bfnrt", to[] = "\b\f\n\r\t";
+        const char *simple = strchr(from, **p);
+        unsigned character;
+
+        if (**p != 'u') {
+                out[0] = simple ? to[simple - from] : **p;
+                (*p)++;
+                return 1;
+        }
+
+        character = hexadecimal(*p + 1);
+        *p += 5;
+
+        if (character >= 0xd800 && character < 0xdc00 && end - *p >= 6 && (*p)[0] == '\\' && (*p)[1] == 'u') {
+                unsigned low = hexadecimal(*p + 2);
+
+                if (low >= 0xdc00 && low < 0xe000) {
+                        *p += 6;
+                        character = 0x10000 + ((character - 0xd800) << 10) + (low - 0xdc00);
+                }
+        }
+        if (character == 0 || (character & 0xfffff800) == 0xd800)
+                character = 0xfffd;
+
+        if (character < 0x80) {
+                out[0] = character;
+                return 1;
+        }
+        if (character < 0x800) {
+                out[0] = 0xc0 | character >> 6;
+                out[1] = 0x80 | (character & 0x3f);
+                return 2;
+        }
+        if (character < 0x10000) {
+                out[0] = 0xe0 | character >> 12;
+                out[1] = 0x80 | (character >> 6 & 0x3f);
+                out[2] = 0x80 | (character & 0x3f);
+                return 3;
+        }
+        out[0] = 0xf0 | character >> 18;
+        out[1] = 0x80 | (character >> 12 & 0x3f);
+        out[2] = 0x80 | (character >> 6 & 0x3f);
+        out[3] = 0x80 | (character & 0x3f);
+        return 4;
+}
+
+bool json_equal(JsonSlice value, const char *string) {
+        size_t length = strlen(string);
+        const char *p, *end;
+
+        if (!json_is(value, '"'))
+                return false;
+
+        p = value.data + 1;
+        end = value.data + value.size - 1;
+        if (!memchr(p, '\\', end - p))
+                return (size_t)(end - p) == length && memcmp(p, string, length) == 0;
+
+        while (p < end) {
+                char out[4];
+                size_t n = 1;
+
+                if (*p == '\\') {
+                        p++;
+                        n = decode_escape(&p, end, out);
+                } else
+                        out[0] = *p++;
+
+                if (n > length || memcmp(out, string, n) != 0)
+                        return false;
+                string += n;
+                length -= n;
+        }
+
+        return length == 0;
+}
+
+char *json_decode(JsonSlice value) {
+        const char *p, *end;
+        char *text, *out;
+
+        if (!json_is(value, '"'))
+                return NULL;
+
+        p = value.data + 1;
+        end = value.data + value.size - 1;
+        text = out = malloc(value.size);
+        if (!text)
+                return NULL;
+
+        while (p < end)
+                if (*p == '\\') {
+                        char decoded[4];
+                        size_t n;
+
+                        p++;
+                        n = decode_escape(&p, end, decoded);
+                        memcpy(out, decoded, n);
+                        out += n;
+                } else
+                        *out++ = *p++;
+
+        *out = 0;
+        return text;
+}
+
+bool json_unsigned(JsonSlice value, uint64_t *ret) {
+        uint64_t number = 0;
+
+        if (value.size == 0 || value.size > 19)
+                return false;
+
+        for (size_t i = 0; i < value.size; i++) {
+                if (value.data[i] < '0' || value.data[i] > '9')
+                        return false;
+                number = number * 10 + (value.data[i] - '0');
+        }
+
+        *ret = number;
+        return true;
+}

@@ -1,0 +1,198 @@
+/* What a worker writes: its answers, requests and notifications, its stderr, and all that is none of these. */
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/text.h"
+#include "worker/pool.h"
+#include "worker/worker.h"
+
+#define LINE_SHOWN ((size_t)240)
+#define ANSWER_ROOM ((size_t)64 * 1024) /* of answers to the worker's own requests that it doesn't read */
+#define REQUEST_ID_MAX ((size_t)8192)
+#define OVERSIZED_FACTOR 16 /* a line over so many times limits.message has no end */
+
+static Request *find_request(Worker *worker, uint64_t id) {
+        Request *request;
+
+        TAILQ_FOREACH(request, &worker->requests, link)
+                if (request->id == id)
+                        return request;
+
+        return NULL;
+}
+
+static void finish_failed(Worker *worker, Request *request, FailureCode code, const char *format, ...) _printf_(4, 5);
+static void finish_failed(Worker *worker, Request *request, FailureCode code, const char *format, ...) {
+        _cleanup_(freep) char *text = NULL;
+        Failure failure = {};
+        va_list ap;
+        int n;
+
+        va_start(ap, format);
+        n = vasprintf(&text, format, ap);
+        va_end(ap);
+
+        failure_set(&failure, code, "Server %s: %s", worker->config->name, n < 0 ? "" : text);
+        worker_finish(worker, request, &(Outcome){ .failure = &failure });
+        failure_done(&failure);
+}
+
+static void stray(Worker *worker, const char *line, size_t size) {
+        worker->stray_lines++;
+        free(worker->last_stray);
+        worker->last_stray = text_escape(line, MIN(size, LINE_SHOWN * 2), LINE_SHOWN);
+        worker->pool->handlers->stray(worker->pool->userdata, worker, line, size);
+}
+
+static void on_answer(Worker *worker, const McpMessage *message) {
+        Request *request = message->ours ? find_request(worker, message->number) : NULL;
+
+        if (request) {
+                if (message->kind == MCP_RESULT)
+                        worker_finish(worker, request,
+                                      &(Outcome){ .result = message->result, .traits = message->traits });
+                else {
+                        Failure failure = {};
+
+                        failure_set_remote(&failure, worker->config->name, message->error);
+                        worker_finish(worker, request, &(Outcome){ .failure = &failure });
+                        failure_done(&failure);
+                }
+        } else if (worker->state == WORKER_STARTING && message->ours)
+                handshake_answer(worker, message);
+        else if (message->ours && worker->ping_id && message->number == worker->ping_id) {
+                worker_answered_ping(worker);
+        } else if (message->ours && worker->listen_id && message->number == worker->listen_id)
+                worker->listen_id = 0;
+        else
+                worker->late_answers++;
+}
+
+/* A legacy server's own request. Nothing was declared that it could ask for, so that a ping alone has an answer. */
+static void on_request(Worker *worker, const McpMessage *message, const char *line, size_t size) {
+        Buffer *input = channel_input(worker->channel);
+
+        if (worker->era == MCP_ERA_MODERN || message->id.size > REQUEST_ID_MAX) {
+                stray(worker, line, size);
+                return;
+        }
+
+        if (!input || buffer_size(input) > ANSWER_ROOM)
+                return;
+
+        (void)worker_write(worker, json_equal(message->method, "ping")
+                                           ? mcp_append_empty_result(input, message->id)
+                                           : mcp_append_method_not_found(input, message->id));
+}
+
+static void on_progress(Worker *worker, const McpMessage *message) {
+        uint64_t token, now = worker_now(worker);
+        Request *request = NULL;
+
+        if (json_unsigned(json_get(message->params, "progressToken"), &token))
+                request = find_request(worker, token);
+        if (!request)
+                return;
+
+        request->deadline = MIN(usec_add(now, worker->config->timeouts.call), request->deadline_max);
+        if (request->progress && request->params.token.data)
+                request->progress(request, message->params, &message->traits);
+}
+
+static void on_notification(Worker *worker, const McpMessage *message) {
+        if (json_equal(message->method, "notifications/progress"))
+                on_progress(worker, message);
+        else if (!json_equal(message->method, "notifications/cancelled") &&
+                 !json_equal(message->method, "notifications/subscriptions/acknowledged"))
+                worker->pool->handlers->notification(worker->pool->userdata, worker, message->method, message->params,
+                                                     &message->traits);
+}
+
+/* A line that is no message, but may be the attempt of an answer: its call would wait for its deadline otherwise. */
+static bool fail_asker(Worker *worker, const McpIdFinder *finder, FailureCode code, const char *why) {
+        Request *request;
+        uint64_t id;
+
+        if (!mcp_id_finder_result(finder, &id))
+                return false;
+
+        request = find_request(worker, id);
+        if (!request)
+                return false;
+
+        finish_failed(worker, request, code, "%s", why);
+        return true;
+}
+
+void worker_on_line(void *userdata, const char *line, size_t size) {
+        Worker *worker = userdata;
+        McpMessage message;
+        JsonError error;
+        int r;
+
+        r = mcp_parse(line, size, worker->config->limits.depth, &message, &error);
+        if (r < 0) {
+                McpIdFinder finder = {};
+                char why[200];
+
+                (void)snprintf(why, sizeof(why), "its answer is no valid JSON: %s at byte %zu%s", error.reason,
+                               error.offset, r == -E2BIG ? " (limits.depth)" : "");
+                mcp_id_finder_feed(&finder, line, size);
+                if (!fail_asker(worker, &finder, FAILURE_PROTOCOL_ERROR, why))
+                        stray(worker, line, size);
+                return;
+        }
+
+        switch (message.kind) {
+        case MCP_RESULT:
+        case MCP_ERROR:
+                on_answer(worker, &message);
+                break;
+        case MCP_REQUEST:
+                on_request(worker, &message, line, size);
+                break;
+        case MCP_NOTIFICATION:
+                on_notification(worker, &message);
+                break;
+        case MCP_NOISE: {
+                Request *request = message.ours && !message.method.data ? find_request(worker, message.number) : NULL;
+
+                if (request)
+                        finish_failed(worker, request, FAILURE_PROTOCOL_ERROR,
+                                      "its answer has not exactly one of result and error: %.*s",
+                                      (int)MIN(size, LINE_SHOWN), line);
+                else
+                        stray(worker, line, size);
+                break;
+        }
+        }
+}
+
+void worker_on_oversized(void *userdata, const char *piece, size_t size, bool last) {
+        Worker *worker = userdata;
+        uint64_t limit = worker->config->limits.message;
+        char why[200];
+
+        mcp_id_finder_feed(&worker->oversized, piece, size);
+        worker->oversized_size += size;
+        (void)snprintf(why, sizeof(why), "it wrote a line of %s%llu bytes, and limits.message is %llu",
+                       last ? "" : "more than ", (unsigned long long)worker->oversized_size, (unsigned long long)limit);
+
+        if (last) {
+                if (!fail_asker(worker, &worker->oversized, FAILURE_TOO_LARGE, why))
+                        stray(worker, why, strlen(why));
+                worker->oversized = (McpIdFinder){};
+                worker->oversized_size = 0;
+        } else if (worker->oversized_size / OVERSIZED_FACTOR > limit && worker->state < WORKER_STOPPING)
+                worker_fail(worker, FAILURE_PROTOCOL_ERROR, "%s", why);
+}
+
+void worker_on_diagnostic(void *userdata, const char *line, size_t size) {
+        Worker *worker = userdata;
+
+        free(worker->last_lines[0]);
+        memmove(worker->last_lines, worker->last_lines + 1, sizeof(worker->last_lines) - sizeof(char *));
+        worker->last_lines[WORKER_LAST_LINES - 1] = text_escape(line, size, LINE_SHOWN);
+        worker->pool->handlers->diagnostic(worker->pool->userdata, worker, line, size);
+}
