@@ -194,8 +194,8 @@ void manager_leave(Manager *manager) {
                         pool_stop(server_pool->pool, FAILURE_UNAVAILABLE, "the service is leaving", /* drain= */ true);
 }
 
-int manager_new(sd_event *event, Launcher *launcher, const char *const *folders, bool required,
-                const ManagerHandlers *handlers, void *userdata, Manager **ret) {
+int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder, const char *const *folders,
+                bool required, const ManagerHandlers *handlers, void *userdata, Manager **ret) {
         _cleanup_(manager_freep) Manager *manager = new0(Manager, 1);
         int r;
 
@@ -211,6 +211,10 @@ int manager_new(sd_event *event, Launcher *launcher, const char *const *folders,
         quota_init(&manager->quota);
         TAILQ_INIT(&manager->servers);
         TAILQ_INIT(&manager->clients);
+
+        manager->eras = era_cache_new(runtime_folder);
+        if (!manager->eras)
+                return -ENOMEM;
 
         r = catalogue_new(event, folders, required, on_catalogue_changed, manager, &manager->catalogue);
         if (r < 0)
@@ -241,6 +245,7 @@ Manager *manager_free(Manager *manager) {
         while ((server = TAILQ_FIRST(&manager->servers)))
                 server_free(server);
         catalogue_free(manager->catalogue);
+        era_cache_free(manager->eras);
         quota_done(&manager->quota);
         sd_event_unref(manager->event);
         free(manager);

@@ -2,6 +2,7 @@
 
 #include "broker/catalogue.h"
 #include "broker/client.h"
+#include "broker/era-cache.h"
 #include "broker/quota.h"
 #include "worker/pool.h"
 
@@ -39,8 +40,7 @@ struct Server {
         TAILQ_ENTRY(Server) link;
         Manager *manager;
         ServerConfig *config;
-        bool gone;  /* from the configuration */
-        McpEra era; /* the verdict on config's command */
+        bool gone; /* from the configuration */
         TAILQ_HEAD(, ServerPool) pools;
         TAILQ_HEAD(, ToolCache) tools;
 };
@@ -53,14 +53,16 @@ struct Manager {
         Catalogue *catalogue;
         const ManagerHandlers *handlers;
         void *userdata;
+        EraCache *eras;
         Quota quota;
         ServerList servers; /* sorted by name */
         ClientList clients;
 };
 
-/* Takes nothing; launcher has to outlive it. catalogue_new()'s arguments. */
-int manager_new(sd_event *event, Launcher *launcher, const char *const *folders, bool required,
-                const ManagerHandlers *handlers, void *userdata, Manager **ret);
+/* launcher has to outlive it. runtime_folder: for what has to be remembered from one run to the next, or NULL; folders
+ * and required: catalogue_new()'s. */
+int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder, const char *const *folders,
+                bool required, const ManagerHandlers *handlers, void *userdata, Manager **ret);
 Manager *manager_free(Manager *manager); /* clients and calls have to be gone; kills the workers */
 
 /* Reads the configuration again. */

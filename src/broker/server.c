@@ -102,7 +102,10 @@ static void on_launch_failed(void *userdata, const Failure *failure) {
 static void on_era_known(void *userdata, McpEra era) {
         ServerPool *server_pool = userdata;
 
-        server_pool->server->era = era;
+        Server *server = server_pool->server;
+
+        /* The pool's own configuration: the server's may have changed since. */
+        era_cache_set(server->manager->eras, server_pool->pool->config, era);
 }
 
 static void on_notification(void *userdata, Worker *worker _unused_, JsonSlice method, JsonSlice params,
@@ -209,8 +212,9 @@ static int add_pool(Server *server, const char *owner, uid_t uid, ServerPool **r
 
         server_pool->server = server;
         server_pool->uid = uid;
-        r = pool_new(server->manager->event, server->manager->launcher, server->config, owner, server->era,
-                     &pool_handlers, server_pool, &server_pool->pool);
+        r = pool_new(server->manager->event, server->manager->launcher, server->config, owner,
+                     era_cache_get(server->manager->eras, server->config), &pool_handlers, server_pool,
+                     &server_pool->pool);
         if (r < 0) {
                 free(server_pool);
                 return r;
@@ -258,19 +262,11 @@ Server *server_new(Manager *manager, ServerConfig *config) {
         if (!server)
                 return NULL;
 
-        *server = (Server){ .manager = manager, .config = server_config_ref(config), .era = config->era };
+        *server = (Server){ .manager = manager, .config = server_config_ref(config) };
         TAILQ_INIT(&server->pools);
         TAILQ_INIT(&server->tools);
         prestart(server);
         return server;
-}
-
-static bool same_strings(char *const *a, char *const *b) {
-        for (; a && *a && b && *b; a++, b++)
-                if (!streq(*a, *b))
-                        return false;
-
-        return !(a && *a) && !(b && *b);
 }
 
 void server_set_config(Server *server, ServerConfig *config) {
@@ -282,11 +278,6 @@ void server_set_config(Server *server, ServerConfig *config) {
         tools_forget(server);
         server->gone = !config;
         if (config) {
-                /* What a command speaks doesn't change with a limit. */
-                if (!same_strings(config->argv, server->config->argv) ||
-                    !same_strings(config->environment, server->config->environment) ||
-                    config->era != server->config->era)
-                        server->era = config->era;
                 server_config_ref(config);
                 server_config_unref(server->config);
                 server->config = config;
@@ -300,7 +291,7 @@ void server_set_config(Server *server, ServerConfig *config) {
                         pool_stop(server_pool->pool, FAILURE_SERVER_DISABLED, "it was disabled", /* drain= */ true);
                 else {
                         pool_set_config(server_pool->pool, config);
-                        server_pool->pool->era = server->era;
+                        server_pool->pool->era = era_cache_get(server->manager->eras, config);
                 }
 
         if (config)

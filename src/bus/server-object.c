@@ -13,10 +13,10 @@ static int property_string(sd_bus *bus _unused_, const char *path _unused_, cons
                            const char *property, sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
         const Server *server = userdata;
         const ServerConfig *config = server->config;
-        const char *value = streq(property, "Name")                ? config->name
-                            : streq(property, "Description")       ? config->description ?: ""
-                            : streq(property, "Scope")             ? server_scope_to_string(config->scope)
-                            : streq(property, "Era")               ? mcp_era_to_string(server->era)
+        const char *value = streq(property, "Name")          ? config->name
+                            : streq(property, "Description") ? config->description ?: ""
+                            : streq(property, "Scope")       ? server_scope_to_string(config->scope)
+                            : streq(property, "Era") ? mcp_era_to_string(era_cache_get(server->manager->eras, config))
                             : streq(property, "ConfigurationFile") ? config->file
                                                                    : server_state(server);
 

@@ -297,9 +297,23 @@ static int open_bus(Service *service) {
         return r;
 }
 
+/* What the system clears at the user's logout, or when the machine restarts; NULL where there is none */
+static char *runtime_folder(bool user) {
+        const char *parent = getenv("XDG_RUNTIME_DIR"), *unit = getenv("RUNTIME_DIRECTORY");
+        char *folder = NULL;
+
+        if (!user)
+                return unit ? strdup(unit) : NULL;
+        if (!parent || parent[0] != '/' || asprintf(&folder, "%s/mcp-exec", parent) < 0)
+                return NULL;
+
+        return folder;
+}
+
 int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *options, Service **ret) {
         _cleanup_(service_freep) Service *service = new0(Service, 1);
         const char *const *folders = options->folders;
+        _cleanup_(freep) char *runtime = runtime_folder(options->user);
         char **standard = NULL;
         int r;
 
@@ -334,7 +348,7 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
                         return -ENOMEM;
                 folders = (const char *const *)standard;
         }
-        r = manager_new(event, launcher, folders, options->folders != NULL, &manager_handlers, service,
+        r = manager_new(event, launcher, runtime, folders, options->folders != NULL, &manager_handlers, service,
                         &service->manager);
         strings_free(standard);
         if (r < 0)
