@@ -37,19 +37,62 @@ static ServerPool *server_pool_free(ServerPool *server_pool) {
         return NULL;
 }
 
+/* Whose workers count against the same limit: those of its user, and, for the limit on all, everybody's */
+static bool shares_limit(const ServerPool *server_pool, const ServerPool *other, bool of_all) {
+        return of_all || server_pool->uid == other->uid;
+}
+
+/* Where a limit is reached, the worker that has been idle longest makes room. True: one is leaving. */
+static bool make_room(ServerPool *server_pool) {
+        Manager *manager = server_pool->server->manager;
+        bool of_all = manager->quota.workers >= manager->quota.settings.limits.workers;
+        Worker *worker, *idlest = NULL;
+        ServerPool *other;
+        Server *server;
+
+        TAILQ_FOREACH(server, &manager->servers, link)
+                TAILQ_FOREACH(other, &server->pools, link)
+                        TAILQ_FOREACH(worker, &other->pool->workers, link) {
+                                if (!shares_limit(server_pool, other, of_all))
+                                        continue;
+                                if (worker->state > WORKER_READY && worker->n_requests == 0)
+                                        return true;
+                                if (worker->state == WORKER_READY && worker->n_requests == 0 &&
+                                    (!idlest || worker->last_active < idlest->last_active))
+                                        idlest = worker;
+                        }
+
+        if (idlest)
+                worker_drain(idlest);
+        return idlest;
+}
+
 static int on_worker_wanted(void *userdata, Failure *failure) {
         ServerPool *server_pool = userdata;
+        int r;
 
-        return quota_charge_worker(&server_pool->server->manager->quota, server_pool->uid, failure);
+        r = quota_charge_worker(&server_pool->server->manager->quota, server_pool->uid, failure);
+        if (r < 0 && make_room(server_pool)) {
+                failure_done(failure);
+                return 1;
+        }
+
+        return r;
 }
 
 static void on_worker_gone(void *userdata) {
-        ServerPool *server_pool = userdata;
+        ServerPool *server_pool = userdata, *other;
         Manager *manager = server_pool->server->manager;
+        Server *server;
 
         quota_release_worker(&manager->quota, server_pool->uid);
         manager->handlers->workers_changed(manager->userdata);
         manager->handlers->maybe_idle(manager->userdata);
+
+        TAILQ_FOREACH(server, &manager->servers, link)
+                TAILQ_FOREACH(other, &server->pools, link)
+                        if (other->pool->n_queued > 0)
+                                pool_schedule(other->pool);
 }
 
 static void log_worker(int level, const Worker *worker, const char *format, const char *text) {

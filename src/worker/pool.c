@@ -379,42 +379,28 @@ static void reap(Pool *pool, Worker *worker) {
         remove_worker(pool, worker, how ?: "ended", crashed);
 }
 
-/* Recycling: a successor comes before its predecessor drains, so that no call waits for it. */
+/* Recycling: a successor is started before its predecessor drains, so that no call waits for it. */
 static bool successor_needed(Pool *pool) {
-        unsigned n_worn = 0, n_fresh = 0;
-        Worker *worker, *worn = NULL;
+        Worker *worker, *worn = NULL, *successor = NULL;
 
-        TAILQ_FOREACH(worker, &pool->workers, link) {
-                if (!counts(pool, worker))
-                        continue;
-                if (worker->worn_out) {
-                        n_worn++;
-                        worn = worn ?: worker;
-                } else
-                        n_fresh++;
-        }
-
-        if (n_worn == 0)
+        TAILQ_FOREACH(worker, &pool->workers, link)
+                if (counts(pool, worker) && worker->worn_out && (!worn || worker->worn_at < worn->worn_at))
+                        worn = worker;
+        if (!worn)
                 return false;
 
         TAILQ_FOREACH(worker, &pool->workers, link)
-                if (counts(pool, worker) && !worker->worn_out && worker->state == WORKER_READY &&
-                    worker->ready_since >= worn->last_active && worker->calls == 0) {
-                        worker_drain(worn);
-                        return false;
-                }
+                if (counts(pool, worker) && !worker->worn_out && !worker->succeeds && worker->started >= worn->worn_at)
+                        successor = worker;
+        if (!successor)
+                return true;
 
-        /* One that nobody has asked for since is simply let go. */
-        if (worn->n_requests == 0 && pool->n_queued == 0 && n_fresh > 0) {
+        if (successor->state == WORKER_READY) {
+                successor->succeeds = true;
                 worker_drain(worn);
-                return false;
         }
 
-        TAILQ_FOREACH(worker, &pool->workers, link)
-                if (worker->state == WORKER_STARTING)
-                        return false;
-
-        return true;
+        return false;
 }
 
 static unsigned launches_needed(Pool *pool) {
@@ -445,7 +431,7 @@ static void launch(Pool *pool, unsigned n) {
         Failure failure = {};
         int r = 0;
 
-        for (; n > 0 && r >= 0; n--) {
+        for (; n > 0 && r == 0; n--) {
                 Worker *worker;
 
                 if (pool_failing(pool)) {
@@ -454,7 +440,7 @@ static void launch(Pool *pool, unsigned n) {
                 }
 
                 r = pool->handlers->worker_wanted(pool->userdata, &failure);
-                if (r < 0)
+                if (r != 0)
                         break;
 
                 r = worker_new(pool, pool->event, pool->launcher, pool->config, pool->owner, pool->era, &worker,

@@ -6,7 +6,8 @@
 /* What a pool tells its owner. Every handler is called from the loop or from within a pool_*() call; none may free
  * the pool, but unused(). */
 typedef struct PoolHandlers {
-        /* Whether one more worker may be started now: 0, or -EREMOTEIO with *failure. Counted until worker_gone(). */
+        /* Whether one more worker may be started now: 0, and it is counted until worker_gone(); 1 where another is
+         * leaving for it, and pool_schedule() will be called; or -EREMOTEIO with *failure. */
         int (*worker_wanted)(void *userdata, Failure *failure);
         void (*worker_gone)(void *userdata);
 
@@ -75,6 +76,9 @@ void pool_stop(Pool *pool, FailureCode code, const char *why, bool drain);
 /* Replaces the workers: a new one starts, the old ones finish what they have. Forgets crashes. */
 void pool_restart(Pool *pool);
 
+/* Has it look again whether it can start what it needs. */
+void pool_schedule(Pool *pool);
+
 /* Keeps pool.min workers from now on, as if somebody had called. */
 void pool_keep_minimum(Pool *pool);
 
@@ -85,7 +89,6 @@ bool pool_idle(const Pool *pool);
 bool pool_failing(const Pool *pool);
 
 /* For the workers only */
-void pool_schedule(Pool *pool);
 void pool_watch_deadline(Pool *pool, uint64_t deadline);
 void pool_set_era(Pool *pool, McpEra era);
 void pool_request_done(Request *request, const Outcome *outcome);

@@ -181,6 +181,15 @@ int worker_send(Worker *worker, Request *request) {
         return 0;
 }
 
+static void wear_out(Worker *worker) {
+        if (worker->worn_out)
+                return;
+
+        worker->worn_out = true;
+        worker->worn_at = worker_now(worker);
+        pool_schedule(worker->pool);
+}
+
 static void weigh(Worker *worker) {
         uint64_t now = worker_now(worker);
 
@@ -189,7 +198,7 @@ static void weigh(Worker *worker) {
 
         worker->last_weighed = now;
         if (worker->process->ops->memory(worker->process) > worker->config->recycle.memory)
-                worker->worn_out = true;
+                wear_out(worker);
 }
 
 /* After each request that left the worker, by an answer or without one */
@@ -198,12 +207,12 @@ static void request_left(Worker *worker) {
         worker->last_active_realtime = now_realtime(worker);
 
         if (worker->calls_max > 0 && worker->calls >= worker->calls_max)
-                worker->worn_out = true;
+                wear_out(worker);
         weigh(worker);
 
         if (server_config_per_call(worker->config))
                 worker_drain(worker);
-        else if (worker->worn_out || worker->state != WORKER_READY)
+        else if (worker->state != WORKER_READY)
                 pool_schedule(worker->pool);
         else
                 pool_dispatch(worker->pool);
@@ -260,7 +269,7 @@ static void on_ready_timer(Worker *worker) {
         bool idle = worker->n_requests == 0;
 
         if (now >= worker->retire_at) {
-                worker->worn_out = true;
+                wear_out(worker);
                 worker->retire_at = USEC_INFINITY;
                 pool_schedule(worker->pool);
         }

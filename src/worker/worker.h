@@ -59,6 +59,8 @@ struct Worker {
         uint64_t calls, late_answers, stray_lines;
         uint64_t calls_max, retire_at; /* recycling, with its jitter */
         bool worn_out;                 /* due for recycling */
+        uint64_t worn_at;              /* since; usec, CLOCK_MONOTONIC */
+        bool succeeds;                 /* it was started for one that was, and that has been told to leave */
         bool accounted;                /* its failure has been told to those who waited for it */
         bool suspect;                  /* a call was given up: it has to answer a ping first */
 
