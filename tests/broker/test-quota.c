@@ -1,0 +1,240 @@
+#include "broker/quota.h"
+
+#include "unit.h"
+
+#define assert_exceeded(r, failure, key)                                  \
+        do {                                                              \
+                assert_number((r), -EREMOTEIO);                           \
+                assert_number((failure).code, FAILURE_LIMITS_EXCEEDED);   \
+                assert_true(strstr(failure_message(&(failure)), "limits." key " ")); \
+                failure_done(&(failure));                                 \
+        } while (0)
+
+static void assert_unused(const Quota *quota) {
+        assert_number(quota->calls, 0);
+        assert_number(quota->workers, 0);
+        assert_number(quota->queued_bytes, 0);
+        assert_true(TAILQ_EMPTY(&quota->users));
+}
+
+static void test_defaults(void) {
+        Quota quota;
+        Settings settings;
+
+        settings_init(&settings);
+        quota_init(&quota);
+        assert_true(memcmp(&quota.settings.limits, &settings.limits, sizeof(settings.limits)) == 0);
+        assert_unused(&quota);
+        quota_done(&quota);
+}
+
+static void test_symmetry(void) {
+        Quota quota;
+        Failure failure = {};
+
+        quota_init(&quota);
+        for (int round = 0; round < 3; round++) {
+                for (uid_t uid = 0; uid < 5; uid++)
+                        for (size_t bytes = 0; bytes < 10; bytes++)
+                                assert_number(quota_charge_call(&quota, uid, 0, bytes, &failure), 0);
+                for (uid_t uid = 0; uid < 5; uid++)
+                        assert_number(quota_charge_worker(&quota, uid, &failure), 0);
+                assert_number(quota_charge_worker(&quota, QUOTA_EVERYBODY, &failure), 0);
+                assert_number(quota.calls, 50);
+                assert_number(quota.queued_bytes, 5 * 45);
+                assert_number(quota.workers, 6);
+
+                for (size_t bytes = 10; bytes-- > 0;)
+                        for (uid_t uid = 0; uid < 5; uid++)
+                                quota_release_call(&quota, uid, bytes);
+                quota_release_worker(&quota, QUOTA_EVERYBODY);
+                for (uid_t uid = 0; uid < 5; uid++)
+                        quota_release_worker(&quota, uid);
+                assert_unused(&quota);
+        }
+        assert_number(failure.code, FAILURE_NONE);
+        quota_done(&quota);
+}
+
+static void test_calls_per_connection(void) {
+        Quota quota;
+        Failure failure = {};
+
+        quota_init(&quota);
+        quota.settings.limits.calls_per_connection = 3;
+        assert_number(quota_charge_call(&quota, 1, 2, 10, &failure), 0);
+        assert_exceeded(quota_charge_call(&quota, 1, 3, 10, &failure), failure, "calls_per_connection");
+        assert_exceeded(quota_charge_call(&quota, 2, 100, 10, &failure), failure, "calls_per_connection");
+        quota_release_call(&quota, 1, 10);
+        assert_unused(&quota);
+        quota_done(&quota);
+}
+
+static void test_calls_per_user(void) {
+        Quota quota;
+        Failure failure = {};
+
+        quota_init(&quota);
+        quota.settings.limits.calls_per_user = 3;
+        for (int i = 0; i < 3; i++)
+                assert_number(quota_charge_call(&quota, 1000, 0, 1, &failure), 0);
+        assert_exceeded(quota_charge_call(&quota, 1000, 0, 1, &failure), failure, "calls_per_user");
+        assert_number(quota.calls, 3);
+        assert_number(quota.queued_bytes, 3);
+
+        assert_number(quota_charge_call(&quota, 1001, 0, 1, &failure), 0);
+        quota_release_call(&quota, 1000, 1);
+        assert_number(quota_charge_call(&quota, 1000, 0, 1, &failure), 0);
+        assert_exceeded(quota_charge_call(&quota, 1000, 0, 1, &failure), failure, "calls_per_user");
+
+        quota_release_call(&quota, 1001, 1);
+        for (int i = 0; i < 3; i++)
+                quota_release_call(&quota, 1000, 1);
+        assert_unused(&quota);
+        quota_done(&quota);
+}
+
+static void test_calls(void) {
+        Quota quota;
+        Failure failure = {};
+
+        quota_init(&quota);
+        quota.settings.limits.calls = 4;
+        for (uid_t uid = 0; uid < 4; uid++)
+                assert_number(quota_charge_call(&quota, uid, 0, 1, &failure), 0);
+        assert_exceeded(quota_charge_call(&quota, 0, 0, 1, &failure), failure, "calls");
+        assert_exceeded(quota_charge_call(&quota, 99, 0, 1, &failure), failure, "calls");
+        for (uid_t uid = 0; uid < 4; uid++)
+                quota_release_call(&quota, uid, 1);
+        assert_unused(&quota);
+        quota_done(&quota);
+}
+
+static void test_queued_bytes(void) {
+        Quota quota;
+        Failure failure = {};
+
+        quota_init(&quota);
+        quota.settings.limits.queued_bytes_per_user = 100;
+        quota.settings.limits.queued_bytes = 150;
+
+        assert_exceeded(quota_charge_call(&quota, 1, 0, 101, &failure), failure, "queued_bytes_per_user");
+        assert_exceeded(quota_charge_call(&quota, 1, 0, SIZE_MAX, &failure), failure, "queued_bytes_per_user");
+        assert_unused(&quota);
+        assert_number(quota_charge_call(&quota, 1, 0, 60, &failure), 0);
+        assert_exceeded(quota_charge_call(&quota, 1, 0, 41, &failure), failure, "queued_bytes_per_user");
+        assert_exceeded(quota_charge_call(&quota, 1, 0, SIZE_MAX - 10, &failure), failure, "queued_bytes_per_user");
+        assert_number(quota_charge_call(&quota, 1, 0, 40, &failure), 0);
+        assert_number(quota_charge_call(&quota, 1, 0, 0, &failure), 0);
+
+        assert_exceeded(quota_charge_call(&quota, 2, 0, 51, &failure), failure, "queued_bytes");
+        assert_number(quota_charge_call(&quota, 2, 0, 50, &failure), 0);
+        assert_number(quota.queued_bytes, 150);
+
+        quota_release_call(&quota, 1, 40);
+        quota_release_call(&quota, 1, 60);
+        quota_release_call(&quota, 1, 0);
+        quota_release_call(&quota, 2, 50);
+        assert_unused(&quota);
+        quota_done(&quota);
+}
+
+/* A limit that was made smaller than what is under way refuses, and what is under way ends as usual. */
+static void test_limits_shrink(void) {
+        Quota quota;
+        Failure failure = {};
+
+        quota_init(&quota);
+        for (int i = 0; i < 10; i++)
+                assert_number(quota_charge_call(&quota, 1, 0, 100, &failure), 0);
+        for (int i = 0; i < 3; i++)
+                assert_number(quota_charge_worker(&quota, 1, &failure), 0);
+
+        quota.settings.limits.queued_bytes_per_user = quota.settings.limits.queued_bytes = 500;
+        assert_exceeded(quota_charge_call(&quota, 1, 0, 1, &failure), failure, "queued_bytes_per_user");
+        assert_exceeded(quota_charge_call(&quota, 2, 0, 1, &failure), failure, "queued_bytes");
+        quota.settings.limits.calls_per_user = 5;
+        assert_exceeded(quota_charge_call(&quota, 1, 0, 0, &failure), failure, "calls_per_user");
+        quota.settings.limits.workers_per_user = 1;
+        assert_exceeded(quota_charge_worker(&quota, 1, &failure), failure, "workers_per_user");
+
+        for (int i = 0; i < 10; i++)
+                quota_release_call(&quota, 1, 100);
+        for (int i = 0; i < 3; i++)
+                quota_release_worker(&quota, 1);
+        assert_unused(&quota);
+        quota_done(&quota);
+}
+
+static void test_workers(void) {
+        Quota quota;
+        Failure failure = {};
+
+        quota_init(&quota);
+        quota.settings.limits.workers_per_user = 2;
+        quota.settings.limits.workers = 5;
+
+        assert_number(quota_charge_worker(&quota, 1, &failure), 0);
+        assert_number(quota_charge_worker(&quota, 1, &failure), 0);
+        assert_exceeded(quota_charge_worker(&quota, 1, &failure), failure, "workers_per_user");
+        assert_number(quota.workers, 2);
+        assert_number(quota_charge_worker(&quota, 2, &failure), 0);
+
+        /* What belongs to nobody counts for all only. */
+        assert_number(quota_charge_worker(&quota, QUOTA_EVERYBODY, &failure), 0);
+        assert_number(quota_charge_worker(&quota, QUOTA_EVERYBODY, &failure), 0);
+        assert_exceeded(quota_charge_worker(&quota, QUOTA_EVERYBODY, &failure), failure, "workers");
+        assert_exceeded(quota_charge_worker(&quota, 3, &failure), failure, "workers");
+        quota_release_worker(&quota, QUOTA_EVERYBODY);
+        assert_number(quota_charge_worker(&quota, 3, &failure), 0);
+
+        quota_release_worker(&quota, 1);
+        quota_release_worker(&quota, 1);
+        quota_release_worker(&quota, 2);
+        quota_release_worker(&quota, 3);
+        quota_release_worker(&quota, QUOTA_EVERYBODY);
+        assert_unused(&quota);
+        quota_done(&quota);
+}
+
+/* Calls and workers of one user are counted apart. */
+static void test_calls_and_workers(void) {
+        Quota quota;
+        Failure failure = {};
+
+        quota_init(&quota);
+        assert_number(quota_charge_worker(&quota, 1, &failure), 0);
+        assert_number(quota_charge_call(&quota, 1, 0, 5, &failure), 0);
+        quota_release_worker(&quota, 1);
+        assert_number(quota.calls, 1);
+        assert_number(quota_charge_worker(&quota, 1, &failure), 0);
+        quota_release_call(&quota, 1, 5);
+        assert_number(quota.workers, 1);
+        quota_release_worker(&quota, 1);
+        assert_unused(&quota);
+        quota_done(&quota);
+}
+
+static void test_done_while_charged(void) {
+        Quota quota;
+        Failure failure = {};
+
+        quota_init(&quota);
+        for (uid_t uid = 0; uid < 10; uid++)
+                assert_number(quota_charge_call(&quota, uid, 0, 1, &failure), 0);
+        quota_done(&quota);
+}
+
+int main(void) {
+        test_defaults();
+        test_symmetry();
+        test_calls_per_connection();
+        test_calls_per_user();
+        test_calls();
+        test_queued_bytes();
+        test_limits_shrink();
+        test_workers();
+        test_calls_and_workers();
+        test_done_while_charged();
+        return 0;
+}

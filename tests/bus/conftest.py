@@ -1,0 +1,70 @@
+"""The fixture that most tests start from: a service on a private bus."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
+os.environ.pop("DBUS_SESSION_BUS_ADDRESS", None)
+
+import private_bus  # noqa: E402
+from service import DAEMON, ECHO_WORKER, Service  # noqa: E402
+
+
+def pytest_configure():
+    for program in (DAEMON, ECHO_WORKER):
+        if not os.access(program, os.X_OK):
+            pytest.exit(f"{program} is not there: build it, or set MCP_EXEC_BUILD, MCP_EXECD, ECHO_WORKER", returncode=2)
+
+
+def pytest_report_header():
+    return f"bus: dbus-{private_bus.chosen()}"
+
+
+def pytest_collection_modifyitems(items):
+    if os.environ.get("MCP_EXEC_TEST_QUICK"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="MCP_EXEC_TEST_QUICK is set"))
+
+
+@pytest.fixture
+def make_service(tmp_path):
+    """Service(...) with the options given, on a bus of its own; at the end nothing of it may be left."""
+    made = []
+
+    def make(**options):
+        folder = tmp_path / f"service{len(made)}"
+        folder.mkdir()
+        made.append(Service(folder, **options))
+        return made[-1]
+
+    yield make
+    for service in made:
+        service.close()
+
+
+@pytest.fixture
+def service(make_service):
+    return make_service()
+
+
+@pytest.fixture
+def caller(service):
+    """A caller of the service. Write the service's configuration before the first call."""
+    return service.caller()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failed test shows the end of the daemon's log."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.when == "call" and report.failed and "make_service" in getattr(item, "funcargs", {}):
+        for log in sorted(Path(item.funcargs["tmp_path"]).glob("service*/mcp-execd.log")):
+            text = re.sub(r"[^\x20-\x7e\n]", "?", log.read_text(errors="replace"))
+            report.sections.append((str(log), text[-8000:]))

@@ -1,0 +1,72 @@
+#include "worker/crash-policy.h"
+
+#include "base/macro.h"
+#include "unit.h"
+
+#define SEC USEC_PER_SEC
+
+static void test_closes_after_burst(void) {
+        CrashPolicy policy = {};
+
+        for (unsigned i = 0; i < 4; i++) {
+                crash_policy_note(&policy, 5, 30 * SEC, 100 * SEC + i);
+                assert_true(!crash_policy_closed(&policy, 100 * SEC + i));
+        }
+        crash_policy_note(&policy, 5, 30 * SEC, 101 * SEC);
+        assert_true(crash_policy_closed(&policy, 101 * SEC));
+        assert_true(crash_policy_closed(&policy, 131 * SEC - 1));
+        assert_true(!crash_policy_closed(&policy, 131 * SEC));
+        crash_policy_done(&policy);
+}
+
+static void test_slow_crashes_never_close(void) {
+        CrashPolicy policy = {};
+
+        for (unsigned i = 0; i < 100; i++) {
+                crash_policy_note(&policy, 5, 30 * SEC, 100 * SEC + i * 8 * SEC);
+                assert_true(!crash_policy_closed(&policy, 100 * SEC + i * 8 * SEC));
+        }
+        crash_policy_done(&policy);
+}
+
+static void test_each_trip_is_longer_up_to_300_s(void) {
+        CrashPolicy policy = {};
+        uint64_t now = 1000 * SEC;
+
+        for (unsigned i = 0; i < 4; i++)
+                crash_policy_note(&policy, 5, 30 * SEC, now);
+        for (unsigned trip = 1; trip <= 12; trip++) {
+                crash_policy_note(&policy, 5, 30 * SEC, now);
+                assert_true(policy.retry_at == now + MIN(trip * 30, 300u) * SEC);
+                now = policy.retry_at;
+        }
+        crash_policy_done(&policy);
+}
+
+static void test_forget_opens(void) {
+        CrashPolicy policy = {};
+
+        crash_policy_note(&policy, 1, 30 * SEC, 1 * SEC);
+        assert_true(crash_policy_closed(&policy, 2 * SEC));
+        crash_policy_forget(&policy);
+        assert_true(!crash_policy_closed(&policy, 2 * SEC));
+        crash_policy_done(&policy);
+}
+
+static void test_burst_of_none_never_closes(void) {
+        CrashPolicy policy = {};
+
+        for (unsigned i = 0; i < 1000; i++)
+                crash_policy_note(&policy, 0, 30 * SEC, 1 * SEC);
+        assert_true(!crash_policy_closed(&policy, 1 * SEC));
+        crash_policy_done(&policy);
+}
+
+int main(void) {
+        test_closes_after_burst();
+        test_slow_crashes_never_close();
+        test_each_trip_is_longer_up_to_300_s();
+        test_forget_opens();
+        test_burst_of_none_never_closes();
+        return 0;
+}
