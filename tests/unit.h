@@ -30,8 +30,8 @@ static inline void print_bytes(const char *data, size_t size) {
         fprintf(stderr, " (%zu bytes)\n", size);
 }
 
-static inline void assert_byte_runs(const char *file, int line, const char *expression, const char *got, size_t got_size,
-                                    const char *wanted, size_t wanted_size) {
+static inline void assert_byte_runs(const char *file, int line, const char *expression, const char *got,
+                                    size_t got_size, const char *wanted, size_t wanted_size) {
         if (got_size == wanted_size && (got_size == 0 || (got && memcmp(got, wanted, got_size) == 0)))
                 return;
 
@@ -45,13 +45,13 @@ static inline void assert_byte_runs(const char *file, int line, const char *expr
 #define assert_true(expression) ((expression) ? (void)0 : assert_failed(__FILE__, __LINE__, #expression " is false"))
 #define assert_false(expression) (!(expression) ? (void)0 : assert_failed(__FILE__, __LINE__, #expression " is true"))
 #define assert_number(got, wanted) assert_numbers(__FILE__, __LINE__, #got, (long long)(got), (long long)(wanted))
-#define assert_bytes(got, got_size, wanted, wanted_size) \
+#define assert_bytes(got, got_size, wanted, wanted_size)                                                               \
         assert_byte_runs(__FILE__, __LINE__, #got, (got), (got_size), (wanted), (wanted_size))
-#define assert_string(got, wanted)                                                                     \
-        do {                                                                                           \
-                const char *_got = (got), *_wanted = (wanted);                                         \
-                if (!_got)                                                                             \
-                        assert_failed(__FILE__, __LINE__, #got " is NULL");                            \
-                else                                                                                   \
-                        assert_bytes(_got, strlen(_got), _wanted, strlen(_wanted));                    \
+#define assert_string(got, wanted)                                                                                     \
+        do {                                                                                                           \
+                const char *_got = (got), *_wanted = (wanted);                                                         \
+                if (!_got)                                                                                             \
+                        assert_failed(__FILE__, __LINE__, #got " is NULL");                                            \
+                else                                                                                                   \
+                        assert_bytes(_got, strlen(_got), _wanted, strlen(_wanted));                                    \
         } while (0)

@@ -51,6 +51,28 @@ bool utf8_noncharacter(unsigned character) {
         return (character >= 0xfdd0 && character <= 0xfdef) || (character & 0xfffe) == 0xfffe;
 }
 
+void text_replace_noncharacters(char *text) {
+        char *out = text, *end = text ? text + strlen(text) : NULL;
+
+        for (char *p = text; p < end;) {
+                unsigned character = 0;
+                size_t length = utf8_sequence(p, end - p, &character);
+
+                if (length >= 3 && utf8_noncharacter(character)) {
+                        memcpy(out, "\xef\xbf\xbd", 3);
+                        out += 3;
+                } else {
+                        length = MAX(length, (size_t)1);
+                        memmove(out, p, length);
+                        out += length;
+                }
+                p += length;
+        }
+
+        if (text)
+                *out = 0;
+}
+
 char *text_escape(const char *data, size_t size, size_t max) {
         _cleanup_(freep) char *text = NULL;
         size_t used = 0, fits = 0;

@@ -10,6 +10,9 @@ size_t utf8_sequence(const char *data, size_t size, unsigned *ret_character);
 /* Whether sd-bus and some other D-Bus libraries refuse the character in a string: the Unicode noncharacters. */
 bool utf8_noncharacter(unsigned character);
 
+/* Replaces noncharacters in valid UTF-8 by U+FFFD, in place: sd-bus takes the text then. NULL is allowed. */
+void text_replace_noncharacters(char *text);
+
 /* A copy that is safe to show, log and put on the bus: valid UTF-8, with control characters, invalid bytes and
  * noncharacters written as \xNN. Cut, with "..." at the end, so that it has at most max bytes. NULL when out of
  * memory. */

@@ -11,6 +11,7 @@ struct Batch {
         size_t n_items, next, n_done, bytes;
         unsigned n_running;
         bool abandoned, pumping;
+        bool stopped; /* somebody stopped the server: the rest would start it again */
         void (*done)(void *userdata, const BatchItem *items, size_t n_items);
         void *userdata;
 };
@@ -33,6 +34,7 @@ static void take_outcome(Batch *batch, BatchItem *item, const Outcome *outcome) 
 
         if (outcome->failure) {
                 failure_copy(&item->failure, outcome->failure);
+                batch->stopped = batch->stopped || outcome->failure->code == FAILURE_CANCELLED;
                 return;
         }
 
@@ -91,7 +93,10 @@ static void batch_pump(Batch *batch) {
                 Failure failure = {};
                 int r;
 
-                if (batch_call) {
+                if (batch->stopped)
+                        r = failure_set(&failure, FAILURE_CANCELLED, "Server %s was stopped during the batch",
+                                        batch->server);
+                else if (batch_call) {
                         *batch_call = (BatchCall){ batch, item };
                         r = call_start(batch->manager, batch->client,
                                        &(CallSpec){ .kind = REQUEST_CALL,

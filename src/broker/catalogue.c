@@ -21,6 +21,13 @@ typedef struct File {
         bool seen; /* by the load under way */
 } File;
 
+/* A folder that is watched. name: only what happens to that entry of it counts; NULL: all. */
+typedef struct Watch {
+        Catalogue *catalogue;
+        sd_event_source *source;
+        char *name;
+} Watch;
+
 struct Catalogue {
         sd_event *event;
         char **folders;
@@ -34,7 +41,7 @@ struct Catalogue {
         Settings settings;
         ProblemList problems;
 
-        sd_event_source **watches;
+        Watch *watches;
         size_t n_watches;
         sd_event_source *settle_source;
 };
@@ -313,9 +320,13 @@ static int on_settled(sd_event_source *source _unused_, uint64_t usec _unused_, 
         return 0;
 }
 
-static int on_inotify(sd_event_source *source _unused_, const struct inotify_event *event _unused_, void *userdata) {
-        Catalogue *catalogue = userdata;
+static int on_inotify(sd_event_source *source _unused_, const struct inotify_event *event, void *userdata) {
+        const Watch *watch = userdata;
+        Catalogue *catalogue = watch->catalogue;
         int enabled = SD_EVENT_OFF;
+
+        if (watch->name && event->len > 0 && !streq(event->name, watch->name))
+                return 0;
 
         /* Not put off by further changes: a file that is replaced without end is read all the same. */
         (void)sd_event_source_get_enabled(catalogue->settle_source, &enabled);
@@ -328,24 +339,29 @@ static int on_inotify(sd_event_source *source _unused_, const struct inotify_eve
 }
 
 /* 0, or -errno; -ENOENT where the folder isn't there. */
-static int watch(Catalogue *catalogue, const char *path) {
-        sd_event_source *source;
+static int watch_folder(Catalogue *catalogue, const char *path, const char *name) {
+        Watch *watch = &catalogue->watches[catalogue->n_watches];
         int r;
 
-        r = sd_event_add_inotify(catalogue->event, &source, path,
+        *watch = (Watch){ .catalogue = catalogue, .name = name ? strdup(name) : NULL };
+        r = sd_event_add_inotify(catalogue->event, &watch->source, path,
                                  IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ATTRIB |
                                          IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR,
-                                 on_inotify, catalogue);
-        if (r < 0)
+                                 on_inotify, watch);
+        if (r < 0) {
+                free(watch->name);
                 return r;
+        }
 
-        catalogue->watches[catalogue->n_watches++] = source;
+        catalogue->n_watches++;
         return 0;
 }
 
 static void unwatch(Catalogue *catalogue) {
-        for (size_t i = 0; i < catalogue->n_watches; i++)
-                sd_event_source_disable_unref(catalogue->watches[i]);
+        for (size_t i = 0; i < catalogue->n_watches; i++) {
+                sd_event_source_disable_unref(catalogue->watches[i].source);
+                free(catalogue->watches[i].name);
+        }
         free(catalogue->watches);
         catalogue->watches = NULL;
         catalogue->n_watches = 0;
@@ -359,7 +375,7 @@ static void watch_folders(Catalogue *catalogue) {
         unwatch(catalogue);
         while (catalogue->folders[n])
                 n++;
-        catalogue->watches = new0(sd_event_source *, n * 2 + 1);
+        catalogue->watches = new0(Watch, n * 2);
         if (!catalogue->watches)
                 return;
 
@@ -372,10 +388,11 @@ static void watch_folders(Catalogue *catalogue) {
                         continue;
                 }
 
-                (void)watch(catalogue, servers);
-                if (watch(catalogue, *folder) == -ENOENT && slash && slash > parent) {
+                if (watch_folder(catalogue, *folder, NULL) >= 0)
+                        (void)watch_folder(catalogue, servers, NULL);
+                else if (slash && slash > parent) {
                         *slash = 0;
-                        (void)watch(catalogue, parent);
+                        (void)watch_folder(catalogue, parent, slash + 1);
                 }
         }
 }

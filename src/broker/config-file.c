@@ -247,7 +247,7 @@ static ServerConfig *read_server(ConfigReader *reader, const cJSON *object, cons
         while (config->args && config->args[n])
                 n++;
         config->argv = new0(char *, n + 2);
-        config->file = strdup(reader->file);
+        config->file = text_escape(reader->file, strlen(reader->file), 4096);
         config->text = cJSON_PrintUnformatted(object);
         if (!config->argv || !config->file || !config->text) {
                 config_no_memory(reader);

@@ -188,6 +188,7 @@ void config_read_bool(ConfigReader *reader, const ConfigKey *key, const cJSON *v
 void config_set_string(ConfigReader *reader, char **target, const char *string) {
         free(*target);
         *target = strdup(string);
+        text_replace_noncharacters(*target);
         if (!*target)
                 config_no_memory(reader);
 }
@@ -321,6 +322,7 @@ void config_read_json(ConfigReader *reader, const ConfigKey *key, const cJSON *v
 
         free(*(char **)target);
         *(char **)target = cJSON_PrintUnformatted(value);
+        text_replace_noncharacters(*(char **)target);
         if (!*(char **)target)
                 config_no_memory(reader);
 }
@@ -334,10 +336,18 @@ void config_read_section(ConfigReader *reader, const ConfigKey *key, const cJSON
                 config_read_object(reader, section->keys, section->n_keys, value, target);
 }
 
-/* The text as a tree, once the strict scanner has passed it. cJSON cuts strings at U+0000, and would let an argument
- * be another than what stands in the file. */
+/* Where an escaped U+0000 stands: cJSON cuts strings there, and would let an argument be another than what the file
+ * says. NULL: nowhere. */
+static const char *find_nul(const char *text, size_t size) {
+        for (const char *p = text; (p = memchr(p, '\\', text + size - p)); p += 2)
+                if (text + size - p >= 6 && memcmp(p, "\\u0000", 6) == 0)
+                        return p;
+
+        return NULL;
+}
+
 cJSON *config_parse(ConfigReader *reader) {
-        const char *nul;
+        const char *nul, *end = NULL;
         JsonError error;
         cJSON *tree;
 
@@ -346,15 +356,15 @@ cJSON *config_parse(ConfigReader *reader) {
                 return NULL;
         }
 
-        nul = memmem(reader->text, reader->size, "\\u0000", 6);
+        nul = find_nul(reader->text, reader->size);
         if (nul) {
                 report_at(reader, nul - reader->text, "a string can't hold the character U+0000");
                 return NULL;
         }
 
-        tree = cJSON_ParseWithLength(reader->text, reader->size);
+        tree = cJSON_ParseWithLengthOpts(reader->text, reader->size, &end, /* require_null_terminated= */ false);
         if (!tree)
-                config_no_memory(reader);
+                report_at(reader, end ? end - reader->text : 0, "a string holds half of a surrogate pair");
         else if (!cJSON_IsObject(tree)) {
                 config_report(reader, "the file has to hold an object");
                 cJSON_Delete(tree);

@@ -100,6 +100,7 @@ static void on_catalogue_changed(void *userdata) {
         log_problems(manager->catalogue);
         apply(manager);
         log_info("the configuration was read again");
+        manager->handlers->configured(manager->userdata);
 }
 
 void manager_reload(Manager *manager) {

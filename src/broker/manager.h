@@ -12,6 +12,7 @@ typedef struct ToolCache ToolCache;
 
 /* What the manager tells whoever shows it to the world. */
 typedef struct ManagerHandlers {
+        void (*configured)(void *userdata);      /* the files were read again */
         void (*servers_changed)(void *userdata); /* one came or went */
         void (*server_added)(void *userdata, Server *server);
         void (*server_removed)(void *userdata, Server *server); /* while it can still be found */

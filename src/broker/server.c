@@ -1,5 +1,4 @@
 #include <stdio.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -8,9 +7,25 @@
 
 #define LOG_SHOWN ((size_t)4096)
 
-/* At most so many of a worker's lines are logged in a time: one that floods its stderr fills no disk. */
-#define LOG_BURST 500
-#define LOG_INTERVAL (10 * USEC_PER_SEC)
+#define METHOD_MAX 256
+
+/* At most so much of what a worker says is passed on in a time: one that floods its stderr fills no disk, one that
+ * floods notifications no queue of the bus. */
+#define BUDGET 500
+#define BUDGET_INTERVAL (10 * USEC_PER_SEC)
+
+static bool budget_allows(WorkerBudget *budget, uint64_t now) {
+        if (budget->since == 0 || now - budget->since > BUDGET_INTERVAL)
+                *budget = (WorkerBudget){ .since = now };
+
+        if (budget->n_used >= BUDGET) {
+                budget->n_dropped++;
+                return false;
+        }
+
+        budget->n_used++;
+        return true;
+}
 
 static char *owner_of(const ServerConfig *config, const Client *client) {
         char *owner = NULL;
@@ -151,7 +166,7 @@ static void on_era_known(void *userdata, McpEra era) {
         era_cache_set(server->manager->eras, server_pool->pool->config, era);
 }
 
-static void on_notification(void *userdata, Worker *worker _unused_, JsonSlice method, JsonSlice params,
+static void on_notification(void *userdata, Worker *worker, JsonSlice method, JsonSlice params,
                             const JsonTraits *traits) {
         ServerPool *server_pool = userdata;
         Server *server = server_pool->server;
@@ -159,7 +174,7 @@ static void on_notification(void *userdata, Worker *worker _unused_, JsonSlice m
         _cleanup_(freep) char *name = json_decode(method);
         Client *client;
 
-        if (!name)
+        if (!name || strlen(name) > METHOD_MAX || !budget_allows(&worker->notifications, worker_now(worker)))
                 return;
         if (streq(name, "notifications/tools/list_changed"))
                 tools_list_changed(server_pool);
@@ -171,28 +186,18 @@ static void on_notification(void *userdata, Worker *worker _unused_, JsonSlice m
 
 static void log_line(Worker *worker, int level, const char *format, const char *line, size_t size) {
         _cleanup_(freep) char *text = NULL;
-        uint64_t now = 0;
+        unsigned dropped = worker->log_lines.n_dropped;
 
-        if (!log_enabled(level))
+        if (!log_enabled(level) || !budget_allows(&worker->log_lines, worker_now(worker)))
                 return;
 
-        (void)sd_event_now(worker->event, CLOCK_MONOTONIC, &now);
-        if (now - worker->log_window > LOG_INTERVAL) {
+        if (dropped > 0 && worker->log_lines.n_dropped == 0) {
                 char suppressed[64];
 
-                (void)snprintf(suppressed, sizeof(suppressed), "%u lines were not logged", worker->n_not_logged);
-                if (worker->n_not_logged > 0)
-                        log_worker(LOG_NOTICE, worker, "%s[%d]: %s", suppressed);
-                worker->log_window = now;
-                worker->n_logged = worker->n_not_logged = 0;
+                (void)snprintf(suppressed, sizeof(suppressed), "%u lines were not logged", dropped);
+                log_worker(LOG_NOTICE, worker, "%s[%d]: %s", suppressed);
         }
 
-        if (worker->n_logged >= LOG_BURST) {
-                worker->n_not_logged++;
-                return;
-        }
-
-        worker->n_logged++;
         text = text_escape(line, MIN(size, LOG_SHOWN), LOG_SHOWN);
         if (text)
                 log_worker(level, worker, format, text);
@@ -314,10 +319,12 @@ Server *server_new(Manager *manager, ServerConfig *config) {
 
 void server_set_config(Server *server, ServerConfig *config) {
         ServerPool *server_pool;
+        bool moved;
 
         if (config == server->config && !server->gone)
                 return;
 
+        moved = config && config->scope != server->config->scope;
         tools_forget(server);
         server->gone = !config;
         if (config) {
@@ -332,6 +339,9 @@ void server_set_config(Server *server, ServerConfig *config) {
                                   /* drain= */ true);
                 else if (config->disabled)
                         pool_stop(server_pool->pool, FAILURE_SERVER_DISABLED, "it was disabled", /* drain= */ true);
+                else if (moved)
+                        pool_stop(server_pool->pool, FAILURE_UNAVAILABLE, "its scope was changed: call again",
+                                  /* drain= */ true);
                 else {
                         pool_set_config(server_pool->pool, config);
                         server_pool->pool->era = era_cache_get(server->manager->eras, config);

@@ -159,12 +159,24 @@ static int fetch_page(ToolCache *cache, Pool *pool, Failure *failure) {
         return pool_submit(pool, &cache->request, failure);
 }
 
-static int take_tool(ToolCache *cache, JsonSlice element) {
-        JsonSlice schema = json_get(element, "inputSchema");
+static char *copy_schema(JsonSlice schema, const JsonTraits *traits) {
+        Buffer text = {};
+
+        if (!json_is(schema, '{'))
+                return strdup("{}");
+        if (json_append(&text, schema, traits) < 0 || buffer_append(&text, "", 1) < 0) {
+                buffer_done(&text);
+                return NULL;
+        }
+
+        return text.data;
+}
+
+static int take_tool(ToolCache *cache, JsonSlice element, const JsonTraits *traits) {
         Tool *tools, tool = {
                 .name = json_decode(json_get(element, "name")),
                 .description = json_decode(json_get(element, "description")) ?: strdup(""),
-                .schema = json_is(schema, '{') ? strndup(schema.data, schema.size) : strdup("{}"),
+                .schema = copy_schema(json_get(element, "inputSchema"), traits),
         };
 
         tools = reallocarray(cache->fetched.tools, cache->fetched.n + 1, sizeof(Tool));
@@ -238,7 +250,7 @@ static int take_page(ToolCache *cache, const Outcome *outcome, bool *ret_more) {
 
         take_caching(cache, outcome->result);
         while (r >= 0 && json_next_element(tools, &position, &element))
-                r = take_tool(cache, element);
+                r = take_tool(cache, element, &outcome->traits);
         if (r < 0)
                 return r;
 

@@ -122,7 +122,25 @@ static void on_maybe_idle(void *userdata) {
         service_maybe_idle(userdata);
 }
 
+static void apply_settings(Service *service) {
+        const Settings *settings = catalogue_settings(service->manager->catalogue);
+
+        if (settings->log_level > 0 && !service->options.log_level_set)
+                log_open(settings->log_level);
+}
+
+static void on_configured(void *userdata) {
+        Service *service = userdata;
+
+        apply_settings(service);
+
+        /* The idle time may be another: the timer looks at once. */
+        (void)sd_event_source_set_time(service->idle_source, 0);
+        (void)sd_event_source_set_enabled(service->idle_source, SD_EVENT_ONESHOT);
+}
+
 static const ManagerHandlers manager_handlers = {
+        .configured = on_configured,
         .servers_changed = on_servers_changed,
         .server_added = on_server_added,
         .server_removed = on_server_removed,
@@ -262,13 +280,7 @@ void service_stop(Service *service) {
 }
 
 void service_reload(Service *service) {
-        const Settings *settings;
-
         manager_reload(service->manager);
-        settings = catalogue_settings(service->manager->catalogue);
-        if (settings->log_level > 0 && !service->options.log_level_set)
-                log_open(settings->log_level);
-        service_maybe_idle(service);
 }
 
 /* sd-bus closes its connection when the loop ends: what has to be answered is answered before that. */
@@ -354,8 +366,7 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
         if (r < 0)
                 return r;
 
-        if (catalogue_settings(service->manager->catalogue)->log_level > 0 && !options->log_level_set)
-                log_open(catalogue_settings(service->manager->catalogue)->log_level);
+        apply_settings(service);
 
         r = open_bus(service);
         if (r < 0)

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
+
 /* All here walks text that json_scan() has passed: brackets and quotes are enough to find one's way. */
 
 /* p stands behind the opening quote; the result behind the closing one. */
@@ -189,19 +191,22 @@ char *json_decode(JsonSlice value) {
                         *out++ = *p++;
 
         *out = 0;
+        text_replace_noncharacters(text);
         return text;
 }
 
 bool json_unsigned(JsonSlice value, uint64_t *ret) {
         uint64_t number = 0;
 
-        if (value.size == 0 || value.size > 19)
+        if (value.size == 0)
                 return false;
 
         for (size_t i = 0; i < value.size; i++) {
                 if (value.data[i] < '0' || value.data[i] > '9')
                         return false;
-                number = number * 10 + (value.data[i] - '0');
+                if (__builtin_mul_overflow(number, 10, &number) ||
+                    __builtin_add_overflow(number, (uint64_t)(value.data[i] - '0'), &number))
+                        return false;
         }
 
         *ret = number;

@@ -66,8 +66,8 @@ JsonSlice json_get(JsonSlice object, const char *name);
 /* Whether value is a string whose text is string */
 bool json_equal(JsonSlice value, const char *string);
 
-/* The text of a string, with lone surrogates and U+0000 replaced by U+FFFD: NULL when out of memory or when value
- * is no string. */
+/* The text of a string, with lone surrogates, noncharacters and U+0000 replaced by U+FFFD: NULL when out of memory or
+ * when value is no string. */
 char *json_decode(JsonSlice value);
 
 /* False where value is not an unsigned integer without fraction or exponent that fits. */

@@ -58,7 +58,7 @@ int mcp_parse(const char *line, size_t size, unsigned depth_max, McpMessage *ret
         message.result = members[RESULT].value;
         message.error = members[ERROR].value;
         message.ours = json_unsigned(message.id, &message.number);
-        has_id = json_is(message.id, '"') || (message.id.size > 0 && !json_is(message.id, 'n'));
+        has_id = message.id.size > 0 && strchr("\"-0123456789", message.id.data[0]);
 
         /* A member that stands twice can be read in two ways; such a line is no message. */
         for (size_t i = 0; i < ELEMENTSOF(members); i++)
@@ -159,6 +159,7 @@ void mcp_id_finder_feed(McpIdFinder *finder, const char *data, size_t size) {
                         break;
                 case ' ':
                 case '\t':
+                case '\r':
                         break;
                 default:
                         finder_token_add(finder, c);

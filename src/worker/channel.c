@@ -173,11 +173,6 @@ int channel_new(sd_event *event, int input, int output, int diagnostics, size_t 
         if (r < 0)
                 return r;
 
-        /* stderr first: the last words of a worker that answers and dies are there when they are needed. */
-        r = sd_event_source_set_priority(channel->diagnostics_source, SD_EVENT_PRIORITY_NORMAL - 1);
-        if (r < 0)
-                return r;
-
         *ret = TAKE_PTR(channel);
         return 0;
 }

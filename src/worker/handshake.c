@@ -4,12 +4,14 @@
 
 #include <stdio.h>
 
+#include "base/text.h"
 #include "worker/pool.h"
 #include "worker/worker.h"
 
 #define LOOK_INTERVAL (USEC_PER_SEC / 2)
 #define ANSWER_TIME (2 * USEC_PER_SEC) /* from when a question has been read */
 #define RELAUNCHES_MAX 3
+#define SERVER_INFO_MAX 256
 #define ERROR_UNSUPPORTED_VERSION "-32022"
 
 static const McpParams no_params = {};
@@ -44,8 +46,9 @@ int handshake_start(Worker *worker) {
         }
 
         worker->step = HANDSHAKE_PROBE;
-        worker_set_timer(worker,
-                         worker->era == MCP_ERA_MODERN ? deadline : MIN(deadline, worker->started + LOOK_INTERVAL));
+        worker_set_timer(worker, worker->config->era == MCP_ERA_MODERN
+                                         ? deadline
+                                         : MIN(deadline, worker->started + LOOK_INTERVAL));
         return send_discover(worker, &worker->probe_id);
 }
 
@@ -65,22 +68,23 @@ static void relaunch(Worker *worker, McpEra era) {
 bool handshake_died(Worker *worker) {
         if (worker->relaunch)
                 return true;
-        if (worker->config->era != MCP_ERA_AUTO || worker->era_assumed || !worker->probe_id)
+        if (worker->config->era != MCP_ERA_AUTO || !worker->probe_id)
                 return false;
-
         if (++worker->pool->n_relaunches > RELAUNCHES_MAX)
                 return false;
-        pool_set_era(worker->pool, MCP_ERA_LEGACY);
+
+        /* One that was modern once can have been replaced. */
+        pool_set_era(worker->pool, worker->era_assumed ? MCP_ERA_AUTO : MCP_ERA_LEGACY);
         worker->relaunch = true;
         return true;
 }
 
-/* It reads no more. */
-static void stdin_closed(Worker *worker) {
+void handshake_hung_up(Worker *worker) {
         if (handshake_died(worker))
                 worker_stop(worker, /* impatient= */ true);
         else
-                worker_fail(worker, FAILURE_HANDSHAKE_FAILED, "it closed its stdin before the handshake was done");
+                worker_fail(worker, FAILURE_HANDSHAKE_FAILED, "it closed its %s before the handshake was done",
+                            worker->hung_up ?: "stdin");
 }
 
 static void try_initialize(Worker *worker) {
@@ -88,7 +92,7 @@ static void try_initialize(Worker *worker) {
         worker->step = HANDSHAKE_INITIALIZE;
         worker_set_timer(worker, usec_add(worker->started, worker->config->timeouts.start));
         if (send_initialize(worker) < 0)
-                stdin_closed(worker);
+                handshake_hung_up(worker);
 }
 
 static bool contains(JsonSlice versions, const char *version) {
@@ -117,11 +121,18 @@ static bool contains_legacy(JsonSlice versions) {
 }
 
 static void take_server_info(Worker *worker, JsonSlice info) {
-        _cleanup_(freep) char *name = json_decode(json_get(info, "name")),
+        _cleanup_(freep) char *name = json_decode(json_get(info, "name")), *text = NULL,
                               *version = json_decode(json_get(info, "version"));
 
-        if (name && asprintf(&worker->server_info, "%s %s", name, version ?: "") < 0)
-                worker->server_info = NULL;
+        if (!name)
+                return;
+        if (asprintf(&text, "%s%s%s", name, version ? " " : "", version ?: "") < 0) {
+                text = NULL;
+                return;
+        }
+
+        free(worker->server_info);
+        worker->server_info = text_escape(text, strlen(text), SERVER_INFO_MAX);
 }
 
 /* A modern server says when its tools change only to those who listen. Best effort. */
@@ -227,7 +238,7 @@ static void initialize_answered(Worker *worker, const McpMessage *message) {
         input = channel_input(worker->channel);
         if (!input ||
             worker_write(worker, mcp_append_notification(input, "notifications/initialized", &no_params)) < 0) {
-                stdin_closed(worker);
+                handshake_hung_up(worker);
                 return;
         }
 
@@ -267,11 +278,13 @@ void handshake_timeout(Worker *worker) {
         if (!left_unanswered(worker, now))
                 return;
 
-        if (worker->step == HANDSHAKE_PROBE) {
+        if (worker->era_assumed)
+                relaunch(worker, MCP_ERA_AUTO);
+        else if (worker->step == HANDSHAKE_PROBE) {
                 worker->step = HANDSHAKE_BOTH;
                 worker->question_read = 0;
                 if (send_initialize(worker) < 0)
-                        stdin_closed(worker);
+                        handshake_hung_up(worker);
         } else
                 relaunch(worker, MCP_ERA_LEGACY);
 }

@@ -14,6 +14,7 @@ typedef struct Process Process;
 typedef struct ProcessSpec {
         const ServerConfig *config;
         const char *owner; /* the pool's */
+        const char *id;    /* the worker's, its INVOCATION_ID; has to stay for as long as the process does */
         int fds[3];        /* the worker's ends of stdin, stdout, stderr; the caller's to close */
 } ProcessSpec;
 

@@ -127,7 +127,7 @@ void pool_dispatch(Pool *pool) {
                         break;
 
                 r = worker_send(worker, request);
-                if (r >= 0 || r == -EPIPE)
+                if (r >= 0 || (r == -EPIPE && !worker_available(worker)))
                         continue; /* one that reads no more isn't chosen again */
 
                 failure_set(&failure, FAILURE_UNAVAILABLE, "Can't send the call: %s", strerror(-r));
@@ -241,6 +241,7 @@ int pool_submit(Pool *pool, Request *request, Failure *failure) {
                         config->name, pool->n_in_flight, pool->n_queued, config->pool.queue);
 
         pool->wanted = true;
+        pool->closing = false;
         request->pool = pool;
         request->worker = NULL;
         request->retried = false;
@@ -304,7 +305,8 @@ static void fail_requests_of(Pool *pool, Worker *worker, const char *how) {
 
         for (request = TAILQ_LAST(&worker->requests, RequestList); request; request = previous) {
                 previous = TAILQ_PREV(request, RequestList, link);
-                if (request->position >= written || (pool->config->idempotent && !request->retried)) {
+                if (!pool->closing &&
+                    (request->position >= written || (pool->config->idempotent && !request->retried))) {
                         request->retried = request->position < written;
                         pool_requeue(request);
                 }
@@ -340,6 +342,11 @@ static void account_crash(Pool *pool, Worker *worker, const char *how) {
         Failure failure = {};
 
         worker->accounted = true;
+
+        /* It ran well for long enough: what was before that doesn't count. */
+        if (started && worker_now(worker) - worker->ready_since >= pool->config->restart.interval)
+                forget_crashes(pool);
+
         if (worker->reason.message)
                 failure_copy(&failure, &worker->reason);
         else if (started)
@@ -464,20 +471,6 @@ static void launch(Pool *pool, unsigned n) {
         failure_done(&failure);
 }
 
-static void settle_crashes(Pool *pool) {
-        uint64_t now = now_monotonic(pool);
-        Worker *worker;
-
-        if (!pool->crashes.probation)
-                return;
-
-        TAILQ_FOREACH(worker, &pool->workers, link)
-                if (worker->state == WORKER_READY && now - worker->ready_since >= pool->config->restart.interval) {
-                        forget_crashes(pool);
-                        return;
-                }
-}
-
 /* A pool without workers stays for as long as its crashes count. */
 static bool remembers_crashes(Pool *pool) {
         uint64_t now = now_monotonic(pool);
@@ -494,6 +487,7 @@ static bool remembers_crashes(Pool *pool) {
 static int pool_run(sd_event_source *source _unused_, void *userdata) {
         Pool *pool = userdata;
         Worker *worker, *next;
+        bool remembered;
         unsigned n;
 
         count_workers(pool);
@@ -508,15 +502,15 @@ static int pool_run(sd_event_source *source _unused_, void *userdata) {
                         worker_stop(worker, /* impatient= */ false);
         }
 
-        settle_crashes(pool);
         count_workers(pool);
         pool_dispatch(pool);
 
-        n = launches_needed(pool);
+        n = pool->closing ? 0 : launches_needed(pool);
         if (n > 0)
                 launch(pool, n);
 
-        if (pool_idle(pool) && !remembers_crashes(pool) && !(pool->wanted && pool->config->pool.min > 0))
+        remembered = remembers_crashes(pool);
+        if (pool_idle(pool) && !remembered && !(pool->wanted && pool->config->pool.min > 0))
                 pool->handlers->unused(pool->userdata);
 
         return 0;
@@ -530,6 +524,7 @@ static int on_retry(sd_event_source *source _unused_, uint64_t usec _unused_, vo
 void pool_set_config(Pool *pool, ServerConfig *config) {
         Worker *worker;
 
+        pool->closing = false;
         if (pool->config == config)
                 return;
 
@@ -553,6 +548,7 @@ void pool_stop(Pool *pool, FailureCode code, const char *why, bool drain) {
         failure_set(&failure, code, "Server %s: %s", pool->config->name, why);
         forget_crashes(pool);
         pool->wanted = pool->prestart = false;
+        pool->closing = true;
 
         fail_queue(pool, &failure);
         TAILQ_FOREACH(worker, &pool->workers, link) {
@@ -578,11 +574,13 @@ void pool_restart(Pool *pool) {
                 worker_drain(worker);
 
         pool->prestart = true;
+        pool->closing = false;
         pool_schedule(pool);
 }
 
 void pool_keep_minimum(Pool *pool) {
         pool->wanted = true;
+        pool->closing = false;
         pool_schedule(pool);
 }
 

@@ -19,6 +19,7 @@ typedef struct SpawnProcess {
         sd_event_source *source;
         process_exit_handler handler;
         void *userdata;
+        const char *id;
         bool exited;
 } SpawnProcess;
 
@@ -69,11 +70,16 @@ static const char *find_variable(char *const *environment, const char *name) {
         return NULL;
 }
 
-/* PATH, LANG and HOME, changed and completed by the server's own: nothing else of the broker's environment. */
-static char **make_environment(const ServerConfig *config, const char *path) {
+/* As systemd gives it to a unit's processes (systemd.exec(5)); here it also tells which worker an orphan came from. */
+#define INVOCATION_ID "INVOCATION_ID"
+
+/* PATH, LANG, HOME and INVOCATION_ID, changed and completed by the server's own: nothing else of the broker's
+ * environment. */
+static char **make_environment(const ServerConfig *config, const char *path, const char *id) {
         const char *defaults[][2] = { { "PATH", path },
                                       { "LANG", getenv("LANG") ?: "C.UTF-8" },
-                                      { "HOME", getenv("HOME") ?: "/" } };
+                                      { "HOME", getenv("HOME") ?: "/" },
+                                      { INVOCATION_ID, id } };
         size_t n = 0, m = 0;
         char **environment;
 
@@ -139,9 +145,38 @@ static int spawn(const char *path, char *const *argv, char *const *environment, 
         return -r;
 }
 
-/* Sees to the children that are no workers: processes that lost their parent. The dead are reaped; the living whose
- * session is not that of a live worker are killed. Without /proc/PID/task/TID/children (CONFIG_PROC_CHILDREN)
- * only a worker's process group is. */
+/* Whether an orphan came from a worker that is alive: by its session, or, where it left that, by its environment */
+static bool belongs(SpawnLauncher *launcher, pid_t pid) {
+        char path[64], environment[32768];
+        _cleanup_(closep) int fd = -EBADF;
+        SpawnProcess *process;
+        pid_t session = getsid(pid);
+        ssize_t n;
+
+        TAILQ_FOREACH(process, &launcher->processes, link)
+                if (!process->exited && process->process.pid == session)
+                        return true;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        n = fd < 0 ? 0 : read(fd, environment, sizeof(environment));
+        if (n <= 0)
+                return false;
+
+        TAILQ_FOREACH(process, &launcher->processes, link) {
+                char marker[80];
+
+                (void)snprintf(marker, sizeof(marker), INVOCATION_ID "=%s", process->id);
+                if (!process->exited && memmem(environment, n, marker, strlen(marker)))
+                        return true;
+        }
+
+        return false;
+}
+
+/* Sees to the children that are no workers: processes that lost their parent. The dead are reaped; the living that come
+ * from no living worker are killed. Without /proc/PID/task/TID/children (CONFIG_PROC_CHILDREN) only a worker's
+ * process group is. */
 static void sweep_orphans(SpawnLauncher *launcher) {
         char path[64], text[4096];
         _cleanup_(closep) int fd = -EBADF;
@@ -159,19 +194,16 @@ static void sweep_orphans(SpawnLauncher *launcher) {
                 text[held + n] = 0;
                 while ((space = strchr(p, ' '))) {
                         pid_t pid = strtol(p, NULL, 10);
-                        bool worker = false, inside = false;
                         siginfo_t info = {};
                         SpawnProcess *process;
 
                         p = space + 1;
-                        TAILQ_FOREACH(process, &launcher->processes, link) {
-                                worker = worker || process->process.pid == pid;
-                                inside = inside || (!process->exited && getsid(pid) == process->process.pid);
-                        }
+                        TAILQ_FOREACH(process, &launcher->processes, link)
+                                if (process->process.pid == pid)
+                                        break;
 
-                        if (pid <= 0 || worker)
-                                continue;
-                        if (waitid(P_PID, pid, &info, WEXITED | WNOHANG) >= 0 && info.si_pid == 0 && !inside)
+                        if (pid > 0 && !process && waitid(P_PID, pid, &info, WEXITED | WNOHANG) >= 0 &&
+                            info.si_pid == 0 && !belongs(launcher, pid))
                                 (void)kill(pid, SIGKILL);
                 }
                 held = strlen(p);
@@ -292,7 +324,7 @@ static int spawn_start(Launcher *l, const ProcessSpec *spec, process_exit_handle
         }
 
         process = new0(SpawnProcess, 1);
-        environment = make_environment(config, path);
+        environment = make_environment(config, path, spec->id);
         if (!process || !environment) {
                 free(process);
                 strings_free(environment);
@@ -302,6 +334,7 @@ static int spawn_start(Launcher *l, const ProcessSpec *spec, process_exit_handle
         *process = (SpawnProcess){
                 .process = { .ops = l->ops },
                 .launcher = launcher,
+                .id = spec->id,
                 .handler = handler,
                 .userdata = userdata,
         };
@@ -326,8 +359,6 @@ static int spawn_start(Launcher *l, const ProcessSpec *spec, process_exit_handle
                 return start_failed(failure, command, "watching it", r);
         }
         (void)sd_event_source_set_child_pidfd_own(process->source, true);
-        /* Behind the pipes: what a worker wrote is read before its end is handled. */
-        (void)sd_event_source_set_priority(process->source, SD_EVENT_PRIORITY_NORMAL + 1);
 
         *ret = &process->process;
         return 0;

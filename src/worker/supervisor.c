@@ -95,6 +95,8 @@ int supervise(void) {
         if (child > 0)
                 guard(child);
 
+        /* What a terminal sends to the group comes through the guard alone, and not twice. */
+        (void)setpgid(0, 0);
         (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
         if (getppid() != parent)
                 _exit(EXIT_FAILURE);

@@ -13,6 +13,7 @@
 #define PING_TIMEOUT (5 * USEC_PER_SEC)
 #define HANG_UP_GRACE (USEC_PER_SEC / 5) /* a process that closed its pipes has this long to exit */
 #define WEIGH_INTERVAL USEC_PER_SEC
+#define UNUSED_TIMEOUT (10 * USEC_PER_SEC)
 
 static const McpParams no_params = {};
 
@@ -63,19 +64,29 @@ static uint64_t jitter(uint64_t value) {
         return value - value / 10 + (uint64_t)((double)value / 5 * random / UINT16_MAX);
 }
 
+/* A worker that is for one call, and was started ahead of it, isn't kept for long. */
+static uint64_t keep_alive_timeout(const ServerConfig *config) {
+        uint64_t timeout = config->keep_alive.timeout;
+
+        if (!server_config_per_call(config))
+                return timeout;
+
+        return timeout == 0 ? UNUSED_TIMEOUT : MIN(timeout, UNUSED_TIMEOUT);
+}
+
 /* When the timer of a ready worker has to look again. It is not moved at each call: it fires at what was the next
  * time then, looks at what has happened since, and is set anew. */
 static void rearm(Worker *worker) {
         const ServerConfig *config = worker->config;
-        uint64_t next = worker->retire_at;
+        uint64_t next = worker->retire_at, timeout = keep_alive_timeout(config);
 
         if (worker->ping_id)
                 next = MIN(next, worker->ping_deadline);
         else if (config->keep_alive.check_interval > 0)
                 next = MIN(next,
                            usec_add(MAX(worker->last_check, worker->last_active), config->keep_alive.check_interval));
-        if (config->keep_alive.timeout > 0)
-                next = MIN(next, usec_add(worker->last_active, config->keep_alive.timeout));
+        if (timeout > 0)
+                next = MIN(next, usec_add(worker->n_requests > 0 ? worker_now(worker) : worker->last_active, timeout));
 
         worker_set_timer(worker, next);
 }
@@ -83,7 +94,15 @@ static void rearm(Worker *worker) {
 void worker_became_ready(Worker *worker) {
         worker->step = HANDSHAKE_DONE;
         worker->pool->n_relaunches = 0;
+        if (worker->hung_up) {
+                set_state(worker, WORKER_DRAINING); /* its timer sees to its end */
+                return;
+        }
+
         worker->ready_since = worker->last_active = worker->last_check = worker_now(worker);
+        if (worker->pool->inherited_activity > 0 && worker->pool->n_queued == 0)
+                worker->last_active = worker->pool->inherited_activity;
+        worker->pool->inherited_activity = 0;
         if (worker->config->recycle.calls > 0)
                 worker->calls_max = jitter(worker->config->recycle.calls);
         worker->retire_at = worker->config->recycle.lifetime > 0
@@ -137,8 +156,9 @@ int worker_write(Worker *worker, int appended) {
 bool worker_available(const Worker *worker) {
         unsigned concurrency = server_config_per_call(worker->config) ? 1 : worker->config->pool.concurrency;
 
-        return worker->state == WORKER_READY && worker->n_requests < concurrency && !worker->suspect &&
-               !channel_blocked(worker->channel) && !(server_config_per_call(worker->config) && worker->calls > 0);
+        return worker->state == WORKER_READY && !worker->hung_up && worker->n_requests < concurrency &&
+               !worker->suspect && !channel_blocked(worker->channel) &&
+               !(server_config_per_call(worker->config) && worker->calls > 0);
 }
 
 int worker_send(Worker *worker, Request *request) {
@@ -210,7 +230,10 @@ static void request_left(Worker *worker) {
                 wear_out(worker);
         weigh(worker);
 
-        if (server_config_per_call(worker->config))
+        if (worker->hung_up) {
+                if (worker->n_requests == 0 && worker->state == WORKER_DRAINING)
+                        worker_set_timer(worker, usec_add(worker_now(worker), HANG_UP_GRACE));
+        } else if (server_config_per_call(worker->config))
                 worker_drain(worker);
         else if (worker->state != WORKER_READY)
                 pool_schedule(worker->pool);
@@ -265,7 +288,7 @@ static void stop_step(Worker *worker) {
 
 static void on_ready_timer(Worker *worker) {
         const ServerConfig *config = worker->config;
-        uint64_t now = worker_now(worker);
+        uint64_t now = worker_now(worker), timeout = keep_alive_timeout(config);
         bool idle = worker->n_requests == 0;
 
         if (now >= worker->retire_at) {
@@ -275,17 +298,19 @@ static void on_ready_timer(Worker *worker) {
         }
 
         if (worker->ping_id && now >= worker->ping_deadline) {
-                /* One that is busy may well answer afterwards. */
+                /* One that is busy may well answer afterwards; until then it gets no more. The next one is as warm as
+                 * this one was, and no longer. */
                 if (idle) {
                         worker->pool->prestart = true;
+                        worker->pool->inherited_activity = worker->last_active;
                         worker_fail(worker, FAILURE_WORKER_DIED, "it didn't answer a ping");
                         return;
                 }
+                worker->suspect = true;
                 worker->ping_deadline = usec_add(now, PING_TIMEOUT);
         }
 
-        if (idle && config->keep_alive.timeout > 0 &&
-            now >= usec_add(worker->last_active, config->keep_alive.timeout)) {
+        if (idle && timeout > 0 && now >= usec_add(worker->last_active, timeout)) {
                 if (worker->pool->n_workers > config->pool.min) {
                         worker_drain(worker);
                         return;
@@ -310,8 +335,7 @@ static int on_timer(sd_event_source *source _unused_, uint64_t usec _unused_, vo
         switch (worker->state) {
         case WORKER_STARTING:
                 if (worker->hung_up)
-                        worker_fail(worker, FAILURE_HANDSHAKE_FAILED, "it closed its %s before the handshake was done",
-                                    worker->hung_up);
+                        handshake_hung_up(worker);
                 else
                         handshake_timeout(worker);
                 break;
@@ -348,6 +372,18 @@ void worker_check(Worker *worker) {
                 rearm(worker);
 }
 
+/* An answer to an earlier question would prove nothing now; but the time for an answer isn't given anew each time. */
+static void check_again(Worker *worker) {
+        uint64_t deadline = worker->ping_id ? worker->ping_deadline : USEC_INFINITY;
+
+        worker->ping_id = 0;
+        worker_check(worker);
+        if (worker->ping_id && deadline < worker->ping_deadline) {
+                worker->ping_deadline = deadline;
+                rearm(worker);
+        }
+}
+
 void worker_answered_ping(Worker *worker) {
         worker->ping_id = 0;
         worker->suspect = false;
@@ -377,8 +413,8 @@ void worker_cancel(Worker *worker, Request *request, const char *reason) {
          * side; the next call of one that takes them in turn would wait behind this one, so it has to prove first
          * that it is free. */
         worker->suspect = worker->suspect || worker->config->pool.concurrency == 1;
-        worker_check(worker);
-        if (worker->state == WORKER_READY)
+        check_again(worker);
+        if (worker->state <= WORKER_DRAINING)
                 request_left(worker);
 }
 
@@ -470,6 +506,7 @@ static int worker_open(Worker *worker, Launcher *launcher, const char *owner, Fa
                 r = launcher->ops->start(launcher,
                                          &(ProcessSpec){ .config = worker->config,
                                                          .owner = owner,
+                                                         .id = worker->id,
                                                          .fds = { theirs[0], theirs[1], theirs[2] } },
                                          on_process_exit, worker, &worker->process, failure);
 

@@ -23,6 +23,11 @@ typedef enum HandshakeStep {
 
 #define WORKER_LAST_LINES 5
 
+typedef struct WorkerBudget {
+        uint64_t since; /* usec, CLOCK_MONOTONIC */
+        unsigned n_used, n_dropped;
+} WorkerBudget;
+
 /* One running process of a server. Belongs to its pool, which alone creates and frees it. */
 struct Worker {
         Pool *pool;
@@ -66,8 +71,7 @@ struct Worker {
 
         McpIdFinder oversized; /* a line over limits.message, as it goes by */
         uint64_t oversized_size;
-        uint64_t log_window; /* for whoever logs its lines: the budget's start, and what was used of it */
-        unsigned n_logged, n_not_logged;
+        WorkerBudget log_lines, notifications; /* what was used of it, kept by whoever passes them on */
         char *last_stray;
         char *last_lines[WORKER_LAST_LINES]; /* of stderr, the newest last */
 };
@@ -104,7 +108,8 @@ char *worker_describe_exit(const Worker *worker);
 int handshake_start(Worker *worker);
 void handshake_answer(Worker *worker, const McpMessage *message);
 void handshake_timeout(Worker *worker);
-bool handshake_died(Worker *worker); /* whether the question killed it, so that another process is worth a try */
+void handshake_hung_up(Worker *worker); /* it has closed a pipe, and not exited */
+bool handshake_died(Worker *worker);    /* whether the question killed it, so that another process is worth a try */
 void worker_on_line(void *userdata, const char *line, size_t size);
 void worker_on_oversized(void *userdata, const char *piece, size_t size, bool last);
 void worker_on_diagnostic(void *userdata, const char *line, size_t size);

@@ -49,16 +49,16 @@ static void test_utf8_bad(void) {
                 size_t size;
         } rows[] = {
                 { BYTES("") },
-                { BYTES("\x80") },             /* continuation alone */
+                { BYTES("\x80") }, /* continuation alone */
                 { BYTES("\xbf") },
-                { BYTES("\xc0\x80") },         /* overlong */
+                { BYTES("\xc0\x80") }, /* overlong */
                 { BYTES("\xc0\xaf") },
                 { BYTES("\xc1\xbf") },
                 { BYTES("\xe0\x80\x80") },
                 { BYTES("\xe0\x9f\xbf") },
                 { BYTES("\xf0\x80\x80\x80") },
                 { BYTES("\xf0\x8f\xbf\xbf") },
-                { BYTES("\xed\xa0\x80") },     /* surrogates */
+                { BYTES("\xed\xa0\x80") }, /* surrogates */
                 { BYTES("\xed\xaf\xbf") },
                 { BYTES("\xed\xb0\x80") },
                 { BYTES("\xed\xbf\xbf") },
@@ -68,7 +68,7 @@ static void test_utf8_bad(void) {
                 { BYTES("\xfc\x84\x80\x80\x80\x80") },
                 { BYTES("\xfe") },
                 { BYTES("\xff") },
-                { BYTES("\xc3\x28") },         /* the second byte is none */
+                { BYTES("\xc3\x28") }, /* the second byte is none */
                 { BYTES("\xe2\x28\xa1") },
                 { BYTES("\xe2\x82\x28") },
                 { BYTES("\xf0\x28\x8c\xbc") },
@@ -110,14 +110,20 @@ static void test_escape(void) {
         } rows[] = {
                 { BYTES(""), 100, "" },
                 { BYTES("plain text"), 100, "plain text" },
-                { BYTES("Gr\xc3\xbc\xc3\x9f" "e \xf0\x9f\x98\x80"), 100, "Gr\xc3\xbc\xc3\x9f" "e \xf0\x9f\x98\x80" },
+                { BYTES("Gr\xc3\xbc\xc3\x9f"
+                        "e \xf0\x9f\x98\x80"),
+                  100,
+                  "Gr\xc3\xbc\xc3\x9f"
+                  "e \xf0\x9f\x98\x80" },
                 { BYTES("a\nb\tc\rd"), 100, "a\\x0ab\\x09c\\x0dd" },
                 { BYTES("\0"), 100, "\\x00" },
                 { BYTES("\x1b[31mred"), 100, "\\x1b[31mred" },
                 { BYTES("\x7f"), 100, "\\x7f" },
                 { BYTES("\xc2\x85"), 100, "\\xc2\\x85" }, /* NEL, a control character */
                 { BYTES("\xc2\xa0"), 100, "\xc2\xa0" },
-                { BYTES("\xff" "a\xc3"), 100, "\\xffa\\xc3" },
+                { BYTES("\xff"
+                        "a\xc3"),
+                  100, "\\xffa\\xc3" },
                 { BYTES("\xed\xa0\x80"), 100, "\\xed\\xa0\\x80" },
                 { BYTES("\xef\xbf\xbe"), 100, "\\xef\\xbf\\xbe" }, /* U+FFFE */
                 { BYTES("\xef\xbf\xbd"), 100, "\xef\xbf\xbd" },
@@ -127,9 +133,15 @@ static void test_escape(void) {
                 { BYTES("0123456789"), 9, "012345..." },
                 { BYTES("0123456789"), 4, "0..." },
                 { BYTES("0123456789"), 3, "..." },
-                { BYTES("01\xe2\x82\xac" "56789"), 7, "01..." },
-                { BYTES("01\xe2\x82\xac" "56789"), 8, "01\xe2\x82\xac..." },
-                { BYTES("0\xff" "23456789"), 7, "0..." },
+                { BYTES("01\xe2\x82\xac"
+                        "56789"),
+                  7, "01..." },
+                { BYTES("01\xe2\x82\xac"
+                        "56789"),
+                  8, "01\xe2\x82\xac..." },
+                { BYTES("0\xff"
+                        "23456789"),
+                  7, "0..." },
                 { BYTES("\xff\xff"), 8, "\\xff\\xff" },
                 { BYTES("\xff\xff\xff"), 11, "\\xff\\xff..." },
         };

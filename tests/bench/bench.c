@@ -88,7 +88,7 @@ static int measure_sync(Bench *bench, Kind kind, unsigned size, unsigned calls) 
 
         if (!series->samples) {
                 series->rounds = new0(double, bench->options->rounds);
-                series->samples = new0(double, (size_t)bench->options->rounds * calls);
+                series->samples = new0(double, (size_t)bench->options->rounds *calls);
                 if (!series->rounds || !series->samples)
                         return -ENOMEM;
         }
@@ -200,6 +200,23 @@ static int for_warm_servers(sd_bus *bus, const char *member, unsigned n) {
         return 0;
 }
 
+/* Without its workers, its memory would say nothing. */
+static int check_workers(sd_bus *bus, unsigned n) {
+        _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+        uint32_t running;
+        int r;
+
+        r = sd_bus_get_property_trivial(bus, BROKER, BROKER_PATH, BROKER, "WorkersRunning", &error, 'u', &running);
+        if (r < 0)
+                return fail(error.message ?: "WorkersRunning", r);
+        if (running < n) {
+                fprintf(stderr, "bench: only %u of %u warm workers are running\n", running, n);
+                return -ENODATA;
+        }
+
+        return 0;
+}
+
 static int measure_memory(Bench *bench, double *ret_mib) {
         sd_bus *bus = bench->subjects[CALL].bus;
         unsigned warm = bench->options->warm;
@@ -207,6 +224,8 @@ static int measure_memory(Bench *bench, double *ret_mib) {
         int r;
 
         r = for_warm_servers(bus, "StartServer", warm);
+        if (r >= 0)
+                r = check_workers(bus, warm);
         if (r >= 0)
                 r = get_broker_pid(bus, &pid);
         if (r >= 0)
@@ -264,17 +283,22 @@ static int run(Bench *bench) {
 
 static int usage(void) {
         fputs("usage: bench --worker=PATH [--node=PATH --everything=SCRIPT] [--rounds=N] [--warm=N] [--json]\n"
-              "       bench --worker=PATH --calls=N: prints the broker's pid, waits for a line, makes N Calls of 100 B\n",
+              "       bench --worker=PATH --calls=N: prints the broker's pid, waits for a line, makes N Calls of 100 "
+              "B\n",
               stderr);
         return EXIT_FAILURE;
 }
 
 int main(int argc, char *argv[]) {
         static const struct option long_options[] = {
-                { "worker", required_argument, NULL, 'w' }, { "node", required_argument, NULL, 'n' },
-                { "everything", required_argument, NULL, 'e' }, { "rounds", required_argument, NULL, 'r' },
-                { "warm", required_argument, NULL, 'm' }, { "calls", required_argument, NULL, 'c' },
-                { "json", no_argument, NULL, 'j' }, {},
+                { "worker", required_argument, NULL, 'w' },
+                { "node", required_argument, NULL, 'n' },
+                { "everything", required_argument, NULL, 'e' },
+                { "rounds", required_argument, NULL, 'r' },
+                { "warm", required_argument, NULL, 'm' },
+                { "calls", required_argument, NULL, 'c' },
+                { "json", no_argument, NULL, 'j' },
+                {},
         };
         Options options = { .rounds = 60, .warm = 16 };
         Bench bench = { .options = &options };

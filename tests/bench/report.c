@@ -37,7 +37,8 @@ static double middle(const Series *series) {
 
 /* The median over the rounds of what is computed within each of them, so that noise which lasts longer than a round
  * hits both sides of a ratio. */
-static double over_rounds(const Series *a, const Series *b, const Series *c, double (*compute)(double, double, double)) {
+static double over_rounds(const Series *a, const Series *b, const Series *c, double (*compute)(double, double, double),
+                          double *ret_quartiles) {
         _cleanup_(freep) double *values = new0(double, a->n_rounds + 1);
 
         if (!values)
@@ -45,6 +46,11 @@ static double over_rounds(const Series *a, const Series *b, const Series *c, dou
 
         for (unsigned i = 0; i < a->n_rounds; i++)
                 values[i] = compute(a->rounds[i], b->rounds[i], c->rounds[i]);
+        if (ret_quartiles) {
+                qsort(values, a->n_rounds, sizeof(double), compare);
+                ret_quartiles[0] = values[a->n_rounds / 4];
+                ret_quartiles[1] = values[a->n_rounds * 3 / 4];
+        }
         return median(values, a->n_rounds);
 }
 
@@ -64,43 +70,49 @@ static double difference(double a, double b, double c _unused_) {
         return a - b;
 }
 
-static double sync_ratio(Report *report, Kind kind, unsigned size) {
+static double sync_ratio(Report *report, Kind kind, unsigned size, double *ret_quartiles) {
         return over_rounds(&report->sync[kind][size], &report->sync[BUS][size],
-                           &report->sync[kind == CALL ? PIPE_PARAMS : PIPE_TOOL][size], ratio_to_sum);
+                           &report->sync[kind == CALL ? PIPE_PARAMS : PIPE_TOOL][size], ratio_to_sum, ret_quartiles);
 }
 
 static double flood_ratio(Report *report) {
-        return over_rounds(&report->flood[CALL], &report->flood[BUS], &report->flood[BUS], ratio);
+        return over_rounds(&report->flood[CALL], &report->flood[BUS], &report->flood[BUS], ratio, NULL);
 }
 
 /* What the broker adds to server-everything, and by how much that is more than a round trip through the bus */
 static double overhead(Report *report) {
         return over_rounds(&report->sync[EVERYTHING_TOOL][0], &report->sync[EVERYTHING_PIPE][0],
-                           &report->sync[EVERYTHING_PIPE][0], difference);
+                           &report->sync[EVERYTHING_PIPE][0], difference, NULL);
 }
 
-static double overhead_beyond_bus(Report *report) {
+static double overhead_beyond_bus(Report *report, double *ret_quartiles) {
         return over_rounds(&report->sync[EVERYTHING_TOOL][0], &report->sync[EVERYTHING_PIPE][0], &report->sync[BUS][0],
-                           more_than_sum);
+                           more_than_sum, ret_quartiles);
 }
 
 typedef struct Target {
         const char *key, *text;
-        double figure, limit;
+        double figure, limit, quartiles[2]; /* of the rounds' own figures; 0 where there is only one */
 } Target;
 
 static size_t targets(Report *report, Target ret[3]) {
-        size_t n = 0;
+        Target *target = ret;
 
-        ret[n++] = (Target){ "call_ratio", "sync Call, 100 B: times (bus echo + pipe echo)", sync_ratio(report, CALL, 0),
-                             CALL_TARGET };
-        if (report->has_everything)
-                ret[n++] = (Target){ "everything_beyond_bus_usec",
-                                     "CallTool on server-everything: µs beyond its pipes and a bus round trip",
-                                     overhead_beyond_bus(report), EVERYTHING_TARGET_USEC };
-        ret[n++] = (Target){ "memory_mib", "private memory of the broker with 16 warm workers: MiB",
-                             report->memory_warm_mib, MEMORY_TARGET_MIB };
-        return n;
+        *target = (Target){ "call_ratio", "sync Call, 100 B: times (bus echo + pipe echo)", .limit = CALL_TARGET };
+        target->figure = sync_ratio(report, CALL, 0, target->quartiles);
+        target++;
+
+        if (report->has_everything) {
+                *target = (Target){ "everything_beyond_bus_usec",
+                                    "CallTool on server-everything: µs beyond its pipes and a bus round trip",
+                                    .limit = EVERYTHING_TARGET_USEC };
+                target->figure = overhead_beyond_bus(report, target->quartiles);
+                target++;
+        }
+
+        *target++ = (Target){ "memory_mib", "private memory of the broker with its warm workers: MiB",
+                              .figure = report->memory_warm_mib, .limit = MEMORY_TARGET_MIB };
+        return (size_t)(target - ret);
 }
 
 static void print_size(size_t size) {
@@ -132,7 +144,7 @@ static void print_sync(Report *report) {
                 (void)snprintf(label, sizeof(label), "%s / (bus + pipe)", report->names[kind]);
                 printf("  %-23s", label);
                 for (unsigned size = 0; size < SIZES; size++)
-                        printf("%12.2f%8s", sync_ratio(report, kind, size), "");
+                        printf("%12.2f%8s", sync_ratio(report, kind, size, NULL), "");
                 printf("\n");
         }
         if (report->has_everything)
@@ -162,9 +174,15 @@ void report_print(Report *report) {
         printf("\nprivate memory of the broker with %u warm workers: %.2f MiB; after all calls: %.2f MiB\n\n",
                report->warm_workers, report->memory_warm_mib, report->memory_after_mib);
 
-        for (size_t i = 0; i < n; i++)
-                printf("%s  %s: %.2f (target: at most %g)\n", list[i].figure <= list[i].limit ? "PASS" : "FAIL",
-                       list[i].text, list[i].figure, list[i].limit);
+        for (size_t i = 0; i < n; i++) {
+                const Target *target = list + i;
+
+                printf("%s  %s: %.2f (target: at most %g", target->figure <= target->limit ? "PASS" : "FAIL",
+                       target->text, target->figure, target->limit);
+                if (target->quartiles[1] > 0)
+                        printf("; half of the rounds: %.2f to %.2f", target->quartiles[0], target->quartiles[1]);
+                printf(")\n");
+        }
 }
 
 void report_print_json(Report *report) {
@@ -198,7 +216,7 @@ void report_print_json(Report *report) {
         for (Kind kind = CALL; kind <= CALL_TOOL; kind++)
                 for (unsigned size = 0; size < SIZES; size++) {
                         printf("%s{\"name\":\"%s\",\"bytes\":%zu,\"ratio\":%.3f}", comma, report->names[kind],
-                               report->sizes[size], sync_ratio(report, kind, size));
+                               report->sizes[size], sync_ratio(report, kind, size, NULL));
                         comma = ",";
                 }
         printf("],\"in_flight_ratio\":%.3f", flood_ratio(report));
@@ -207,7 +225,8 @@ void report_print_json(Report *report) {
         printf(",\"memory_mib\":{\"workers\":%u,\"warm\":%.3f,\"after\":%.3f},\"targets\":[", report->warm_workers,
                report->memory_warm_mib, report->memory_after_mib);
         for (size_t i = 0; i < n; i++)
-                printf("%s{\"name\":\"%s\",\"figure\":%.3f,\"limit\":%g,\"pass\":%s}", i > 0 ? "," : "", list[i].key,
-                       list[i].figure, list[i].limit, list[i].figure <= list[i].limit ? "true" : "false");
+                printf("%s{\"name\":\"%s\",\"figure\":%.3f,\"quartiles\":[%.3f,%.3f],\"limit\":%g,\"pass\":%s}",
+                       i > 0 ? "," : "", list[i].key, list[i].figure, list[i].quartiles[0], list[i].quartiles[1],
+                       list[i].limit, list[i].figure <= list[i].limit ? "true" : "false");
         printf("]}\n");
 }

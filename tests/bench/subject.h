@@ -31,8 +31,8 @@ typedef struct Subject {
         int input_fd, output_fd;
         const char *request_head; /* the envelope as the broker writes it; takes the id */
         const char *request_tail;
-        const char *answer_prefix;  /* what stands in the answer's line in front of the result, takes the id */
-        const char *answer_suffix;  /* and behind it */
+        const char *answer_prefix; /* what stands in the answer's line in front of the result, takes the id */
+        const char *answer_suffix; /* and behind it */
         uint64_t last_id;
         char *line;
         size_t line_allocated, line_end, line_next;

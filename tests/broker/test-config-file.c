@@ -3,9 +3,13 @@
 #include <stdio.h>
 #include <syslog.h>
 
+#include "base/text.h"
 #include "unit.h"
 
-#define SLICE(text) (JsonSlice){ (text), strlen(text) }
+#define SLICE(text)                                                                                                    \
+        (JsonSlice) {                                                                                                  \
+                (text), strlen(text)                                                                                   \
+        }
 #define assert_slice(slice, wanted) assert_bytes((slice).data, (slice).size, (wanted), strlen(wanted))
 
 /* What one reading gave, and all that it said was wrong, a line each */
@@ -178,7 +182,8 @@ static void test_everything(void) {
 }
 
 static void test_map(void) {
-        const char *text = "{\"mcpServers\":{\n\"b\":{\"command\":\"/bin/b\"},\n\"a\":{\"command\":\"a\",\"name\":\"c\"}}}";
+        const char *text =
+                "{\"mcpServers\":{\n\"b\":{\"command\":\"/bin/b\"},\n\"a\":{\"command\":\"a\",\"name\":\"c\"}}}";
         Reading reading = read_bytes("NOT A NAME", text, strlen(text));
 
         assert_number(reading.r, 0);
@@ -197,12 +202,14 @@ static void test_map(void) {
 static void test_map_problems(void) {
         assert_problems("{\"mcpServers\":[]}", "1:2: a file with mcpServers holds that object alone\n");
         assert_problems("{\"mcpServers\":null}", "1:2: a file with mcpServers holds that object alone\n");
-        assert_problems("{\"mcpServers\":{},\n \"command\":\"x\"}", "2:2: a file with mcpServers holds that object alone\n");
+        assert_problems("{\"mcpServers\":{},\n \"command\":\"x\"}",
+                        "2:2: a file with mcpServers holds that object alone\n");
         assert_problems("{\"x\":1,\n\"mcpServers\":{}}", "2:1: a file with mcpServers holds that object alone\n");
         assert_problems("{\"mcpServers\":{\n  \"A b\":{\"command\":\"x\"}}}",
                         "2:3: the server's name A b has to be 1 to 64 characters of a-z, 0-9 and -\n");
         assert_problems("{\"mcpServers\":{\"a\":\n5}}", "1:16: a server has to be an object\n");
-        assert_problems("{\"mcpServers\":{\"a\":{\"command\":\"x\"},\n\"a\":{\"command\":\"y\"}}}", "2:1: two servers are named a\n");
+        assert_problems("{\"mcpServers\":{\"a\":{\"command\":\"x\"},\n\"a\":{\"command\":\"y\"}}}",
+                        "2:1: two servers are named a\n");
         assert_problems("{\"mcpServers\":{\"a\":{\"command\":\"x\"},\n\"b\":{\"command\":\"y\",\"name\":\"a\"}}}",
                         "2:1: two servers are named a\n");
         assert_problems("{\"mcpServers\":{\"a\":{},\n\"b\":{\"command\":\"y\",\"pool\":{\n\"max\":0}}}}",
@@ -218,7 +225,8 @@ static void test_not_json(void) {
         assert_problems("{\"command\":\"x\"}\n}", "2:1: there is more behind the value\n");
         assert_problems("// comment\n{}", "1:1: expected a value\n");
         assert_problems("{\"command\":\"\xff\"}", "1:13: invalid UTF-8\n");
-        assert_problems("{\"\xe2\x82\xac\xf0\x9f\x98\x80\":tru}", "1:7: expected a value\n"); /* columns are characters */
+        assert_problems("{\"\xe2\x82\xac\xf0\x9f\x98\x80\":tru}",
+                        "1:7: expected a value\n"); /* columns are characters */
         assert_problems("\r\n\t{\r\n\t\tx", "3:3: expected a string as the key\n");
         assert_problems("[]", "1:1: the file has to hold an object\n");
         assert_problems("\n  7", "2:3: the file has to hold an object\n");
@@ -230,7 +238,8 @@ static void test_not_json(void) {
 /* A string that cJSON would cut is refused, wherever it stands. */
 static void test_nul(void) {
         assert_problems("{\"command\":\"a\\u0000b\"}", "1:14: a string can't hold the character U+0000\n");
-        assert_problems("{\"command\":\"x\",\n\"env\":{\"A\\u0000\":\"\"}}", "2:10: a string can't hold the character U+0000\n");
+        assert_problems("{\"command\":\"x\",\n\"env\":{\"A\\u0000\":\"\"}}",
+                        "2:10: a string can't hold the character U+0000\n");
         assert_problems("{\"command\":\"\\\\\\u0000\"}", "1:15: a string can't hold the character U+0000\n");
 }
 
@@ -260,8 +269,10 @@ static void test_lone_surrogates(void) {
 }
 
 static void test_long_numbers(void) {
-        assert_no_memory_problem("{\"command\":\"x\",\"recycle\":{\"calls\":1.000000000000000000000000000000000000000000000000000000000000000000}}");
-        assert_no_memory_problem("{\"command\":\"x\",\"sandbox\":{\"a\":1234567890123456789012345678901234567890123456789012345678901234567890}}");
+        assert_no_memory_problem("{\"command\":\"x\",\"recycle\":{\"calls\":1."
+                                 "000000000000000000000000000000000000000000000000000000000000000000}}");
+        assert_no_memory_problem("{\"command\":\"x\",\"sandbox\":{\"a\":"
+                                 "1234567890123456789012345678901234567890123456789012345678901234567890}}");
 }
 
 static void test_stem(void) {
@@ -280,13 +291,15 @@ static void test_keys(void) {
 
                 /* unknown keys */
                 { "{\"command\":\"x\",\n  \"comand\":1}", "2:3: unknown key comand (did you mean command?)\n" },
-                { "{\"command\":\"x\",\"keepalive\":true}", "1:16: unknown key keepalive (did you mean keep_alive?)\n" },
+                { "{\"command\":\"x\",\"keepalive\":true}",
+                  "1:16: unknown key keepalive (did you mean keep_alive?)\n" },
                 { "{\"command\":\"x\",\"arg\":[]}", "1:16: unknown key arg (did you mean args?)\n" },
                 { "{\"command\":\"x\",\"Disabled\":true}", "1:16: unknown key Disabled (did you mean disabled?)\n" },
                 { "{\"command\":\"x\",\"something else\":1}", "1:16: unknown key something else\n" },
                 { "{\"command\":\"x\",\"pool\":{\"maxx\":1}}", "1:24: unknown key maxx (did you mean max?)\n" },
                 { "{\"command\":\"x\",\"pool\":{\n\"timeout\":1}}", "2:1: unknown key timeout\n" },
-                { "{\"command\":\"x\",\"timeouts\":{\"callmax\":1}}", "1:28: unknown key callmax (did you mean call_max?)\n" },
+                { "{\"command\":\"x\",\"timeouts\":{\"callmax\":1}}",
+                  "1:28: unknown key callmax (did you mean call_max?)\n" },
                 { "{\"command\":\"x\",\"a\\nb\":1}", "1:16: unknown key a\\x0ab\n" },
                 { "{\"command\":\"x\",\"%s%n\":1}", "1:16: unknown key %s%n\n" },
 
@@ -318,18 +331,24 @@ static void test_keys(void) {
                 { "{\"command\":\"x\",\"cwd\":5}", "1:16: cwd has to be an absolute path\n" },
                 { "{\"command\":\"x\",\"name\":\"A\"}", "1:16: name has to be 1 to 64 characters of a-z, 0-9 and -\n" },
                 { "{\"command\":\"x\",\"name\":\"\"}", "1:16: name has to be 1 to 64 characters of a-z, 0-9 and -\n" },
-                { "{\"command\":\"x\",\"name\":\"a/b\"}", "1:16: name has to be 1 to 64 characters of a-z, 0-9 and -\n" },
+                { "{\"command\":\"x\",\"name\":\"a/b\"}",
+                  "1:16: name has to be 1 to 64 characters of a-z, 0-9 and -\n" },
                 { "{\"command\":\"x\",\"type\":\"http\"}",
                   "1:16: type: only stdio servers can be run; this one is reached over the network\n" },
                 { "{\"url\":\"https://a\",\"command\":\"x\"}",
                   "1:2: url: only programs of this machine can be run, by their command\n" },
 
                 /* words */
-                { "{\"command\":\"x\",\"protocol\":\"http\"}", "1:16: protocol: http is none of the values that it can have\n" },
-                { "{\"command\":\"x\",\"transport\":null}", "1:16: transport: this is none of the values that it can have\n" },
-                { "{\"command\":\"x\",\"isolation\":\"\"}", "1:16: isolation:  is none of the values that it can have\n" },
-                { "{\"command\":\"x\",\"scope\":\"USER\"}", "1:16: scope: USER is none of the values that it can have\n" },
-                { "{\"command\":\"x\",\"era\":\"2025-11-25\"}", "1:16: era: 2025-11-25 is none of the values that it can have\n" },
+                { "{\"command\":\"x\",\"protocol\":\"http\"}",
+                  "1:16: protocol: http is none of the values that it can have\n" },
+                { "{\"command\":\"x\",\"transport\":null}",
+                  "1:16: transport: this is none of the values that it can have\n" },
+                { "{\"command\":\"x\",\"isolation\":\"\"}",
+                  "1:16: isolation:  is none of the values that it can have\n" },
+                { "{\"command\":\"x\",\"scope\":\"USER\"}",
+                  "1:16: scope: USER is none of the values that it can have\n" },
+                { "{\"command\":\"x\",\"era\":\"2025-11-25\"}",
+                  "1:16: era: 2025-11-25 is none of the values that it can have\n" },
 
                 /* env */
                 { "{\"command\":\"x\",\"env\":[\"A=b\"]}", "1:16: env has to be an object of strings\n" },
@@ -339,15 +358,22 @@ static void test_keys(void) {
                 { "{\"command\":\"x\",\"env\":{\"\":\"\"}}", "1:23: env  is no name of a variable\n" },
 
                 /* access */
-                { "{\"command\":\"x\",\"access\":\"all\"}", "1:16: access has to be \"polkit\" or an object of users and groups\n" },
-                { "{\"command\":\"x\",\"access\":null}", "1:16: access has to be \"polkit\" or an object of users and groups\n" },
-                { "{\"command\":\"x\",\"access\":{\"users\":\"root\"}}", "1:26: users has to be an array of names or numbers\n" },
+                { "{\"command\":\"x\",\"access\":\"all\"}",
+                  "1:16: access has to be \"polkit\" or an object of users and groups\n" },
+                { "{\"command\":\"x\",\"access\":null}",
+                  "1:16: access has to be \"polkit\" or an object of users and groups\n" },
+                { "{\"command\":\"x\",\"access\":{\"users\":\"root\"}}",
+                  "1:26: users has to be an array of names or numbers\n" },
                 { "{\"command\":\"x\",\"access\":{\"user\":[]}}", "1:26: unknown key user (did you mean users?)\n" },
                 { "{\"command\":\"x\",\"access\":{\n\"users\":[\"no-such-user-here\",null]}}",
-                  "2:1: users: no-such-user-here is not known on this machine\n2:1: users: this is not known on this machine\n" },
-                { "{\"command\":\"x\",\"access\":{\"groups\":[-1]}}", "1:26: groups: this is not known on this machine\n" },
-                { "{\"command\":\"x\",\"access\":{\"users\":[4294967295]}}", "1:26: users: this is not known on this machine\n" },
-                { "{\"command\":\"x\",\"access\":{\"users\":[1e99]}}", "1:26: users: this is not known on this machine\n" },
+                  "2:1: users: no-such-user-here is not known on this machine\n2:1: users: this is not known on this "
+                  "machine\n" },
+                { "{\"command\":\"x\",\"access\":{\"groups\":[-1]}}",
+                  "1:26: groups: this is not known on this machine\n" },
+                { "{\"command\":\"x\",\"access\":{\"users\":[4294967295]}}",
+                  "1:26: users: this is not known on this machine\n" },
+                { "{\"command\":\"x\",\"access\":{\"users\":[1e99]}}",
+                  "1:26: users: this is not known on this machine\n" },
 
                 /* two keys together */
                 { "{\"command\":\"x\",\n\"pool\":{\"min\":5}}", "2:1: pool.min is more than pool.max\n" },
@@ -388,30 +414,62 @@ static void test_ranges(void) {
                 { "timeouts", "stop", "0", "600", "-1", "600.1", "number from 0 to 600" },
                 { "restart", "burst", "0", "100000", "-1", "100001", "whole number from 0 to 100000" },
                 { "restart", "interval", "0", "31622400", "-1", "31622401", "number from 0 to 31622400" },
-                { "limits", "message", "1024", "268435456", "1023", "268435457", "whole number from 1024 to 268435456" },
+                { "limits", "message", "1024", "268435456", "1023", "268435457",
+                  "whole number from 1024 to 268435456" },
                 { "limits", "depth", "4", "1024", "3", "1025", "whole number from 4 to 1024" },
         };
 
         for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
-                const char *const values[] = { rows[i].first, rows[i].last, rows[i].below, rows[i].above, "\"1\"", "null", "true", "5.5" };
+                const char *const values[] = { rows[i].first, rows[i].last, rows[i].below, rows[i].above,
+                                               "\"1\"",       "null",       "true",        "5.5" };
                 bool whole = strstr(rows[i].wanted, "whole");
 
                 for (size_t j = 0; j < ELEMENTSOF(values); j++) {
                         char text[300], problem[300] = "";
 
-                        (void)snprintf(text, sizeof(text), "{\"command\":\"x\",\n\"%s\":{\n    \"%s\":%s}}", rows[i].section, rows[i].key,
-                                       values[j]);
+                        (void)snprintf(text, sizeof(text), "{\"command\":\"x\",\n\"%s\":{\n    \"%s\":%s}}",
+                                       rows[i].section, rows[i].key, values[j]);
                         if ((j >= 2 && j < 7) || (j == 7 && whole))
-                                (void)snprintf(problem, sizeof(problem), "3:5: %s has to be a %s\n", rows[i].key, rows[i].wanted);
+                                (void)snprintf(problem, sizeof(problem), "3:5: %s has to be a %s\n", rows[i].key,
+                                               rows[i].wanted);
                         assert_problems(text, problem);
                 }
         }
 }
 
+/* What D-Bus libraries refuse must not come out of a file: one description would make every list of servers fail. */
+static void test_noncharacters(void) {
+        static const char *const texts[] = {
+                "{\"command\":\"x\",\"description\":\"\xef\xbf\xbf\"}",
+                "{\"command\":\"x\",\"description\":\"\\uffff\"}",
+                "{\"command\":\"x\",\"args\":[\"\\ud83f\\udffe\"]}",
+                "{\"command\":\"x\",\"sandbox\":{\"\xf0\x9f\xbf\xbf\":1}}",
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(texts); i++) {
+                Reading reading = read_bytes("stem", texts[i], strlen(texts[i]));
+
+                if (reading.r == 0) {
+                        _cleanup_(freep) char *text = config_describe(reading.servers[0], "spawn", "/bin");
+                        const char *description = reading.servers[0]->description;
+                        _cleanup_(freep) char *clean = text_escape(description ?: "", strlen(description ?: ""), 100);
+                        JsonTraits traits;
+
+                        assert_true(text && clean);
+                        assert_string(clean, description ?: "");
+                        assert_number(json_scan(text, strlen(text), 64, NULL, 0, &traits, NULL), 0);
+                        assert_false(traits.noncharacters);
+                }
+                reading_done(&reading);
+        }
+}
+
 /* A fraction of a user is no user. */
 static void test_access_fractions(void) {
-        assert_problems("{\"command\":\"x\",\"access\":{\"users\":[1000.5]}}", "1:26: users: this is not known on this machine\n");
-        assert_problems("{\"command\":\"x\",\"access\":{\"groups\":[0.5]}}", "1:26: groups: this is not known on this machine\n");
+        assert_problems("{\"command\":\"x\",\"access\":{\"users\":[1000.5]}}",
+                        "1:26: users: this is not known on this machine\n");
+        assert_problems("{\"command\":\"x\",\"access\":{\"groups\":[0.5]}}",
+                        "1:26: groups: this is not known on this machine\n");
 }
 
 /* As with every other key, so that no two readers of the file see different values */
@@ -612,9 +670,11 @@ static void test_settings_problems(void) {
                 { "{\"limits\":{\"calls\":1000001}}", "1:12: calls has to be a whole number from 1 to 1000000\n" },
                 { "{\"limits\":{\"workers\":10001}}", "1:12: workers has to be a whole number from 1 to 10000\n" },
                 { "{\"limits\":{\"message\":1023}}", "1:12: message has to be a whole number from 1024 to 8388608\n" },
-                { "{\"limits\":{\"message\":8388609}}", "1:12: message has to be a whole number from 1024 to 8388608\n" },
+                { "{\"limits\":{\"message\":8388609}}",
+                  "1:12: message has to be a whole number from 1024 to 8388608\n" },
                 { "{\"limits\":{\"calls\":1,\n  \"calls\":2}}", "2:3: key calls stands twice\n" },
-                { "{\"log_level\":\"info\",\n\"limits\":{\"worker\":1}}", "2:11: unknown key worker (did you mean workers?)\n" },
+                { "{\"log_level\":\"info\",\n\"limits\":{\"worker\":1}}",
+                  "2:11: unknown key worker (did you mean workers?)\n" },
                 { "{\"log_level\":\"\\u0000\"}", "1:15: a string can't hold the character U+0000\n" },
         };
 
@@ -668,6 +728,7 @@ int main(void) {
         test_no_nul();
         test_lone_surrogates();
         test_long_numbers();
+        test_noncharacters();
         test_access_fractions();
         test_env_twice();
         return 0;

@@ -2,12 +2,12 @@
 
 #include "unit.h"
 
-#define assert_exceeded(r, failure, key)                                  \
-        do {                                                              \
-                assert_number((r), -EREMOTEIO);                           \
-                assert_number((failure).code, FAILURE_LIMITS_EXCEEDED);   \
-                assert_true(strstr(failure_message(&(failure)), "limits." key " ")); \
-                failure_done(&(failure));                                 \
+#define assert_exceeded(r, failure, key)                                                                               \
+        do {                                                                                                           \
+                assert_number((r), -EREMOTEIO);                                                                        \
+                assert_number((failure).code, FAILURE_LIMITS_EXCEEDED);                                                \
+                assert_true(strstr(failure_message(&(failure)), "limits." key " "));                                   \
+                failure_done(&(failure));                                                                              \
         } while (0)
 
 static void assert_unused(const Quota *quota) {

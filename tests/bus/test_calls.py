@@ -167,7 +167,7 @@ def test_a_worker_is_started_clean(service, caller):
     service.obedient("obedient", env={"TOKEN": "from the file"})
     service.echo()
     around = caller.tool_json("obedient", "surroundings")
-    assert set(around["env"]) <= {"PATH", "LANG", "HOME", "TOKEN", "MCP_EXEC_TEST", "LC_CTYPE"}
+    assert set(around["env"]) <= {"PATH", "LANG", "HOME", "TOKEN", "MCP_EXEC_TEST", "LC_CTYPE", "INVOCATION_ID"}
     assert around["env"]["TOKEN"] == "from the file"
     fds = {number: target for number, target in around["fds"].items() if not target.startswith("/proc/")}
     assert set(fds) == {"0", "1", "2"}, fds

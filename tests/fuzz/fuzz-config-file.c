@@ -107,7 +107,8 @@ static void check_settings(const char *text, size_t size) {
         if (r < 0)
                 assert_true(memcmp(&settings, &before, sizeof(settings)) == 0);
         else
-                assert_true(settings.limits.calls >= 1 && settings.limits.workers >= 1 && settings.limits.message >= 1024);
+                assert_true(settings.limits.calls >= 1 && settings.limits.workers >= 1 &&
+                            settings.limits.message >= 1024);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -8,6 +8,7 @@
 
 #define WALK_DEPTH_MAX 6
 #define NAMES_MAX 4
+#define REPLACEMENT "\xef\xbf\xbd"
 
 static int scan(JsonSlice text, JsonTraits *traits) {
         return json_scan(text.data, text.size, JSON_DEPTH_MAX, NULL, 0, traits, NULL);
@@ -36,7 +37,9 @@ static void check_string(JsonSlice value) {
         assert_true(text);
         assert_true(strlen(text) <= value.size - 2);
         assert_utf8(text);
-        assert_true(json_equal(value, text));
+        /* Where nothing was replaced, it is that text. */
+        if (!strstr(text, REPLACEMENT))
+                assert_true(json_equal(value, text));
 
         assert_number(json_append_quoted(&quoted, text, strlen(text)), 0);
         assert_number(scan((JsonSlice){ buffer_data(&quoted), buffer_size(&quoted) }, NULL), 0);
@@ -108,9 +111,10 @@ static void check_members(const char *text, size_t size, JsonSlice object) {
         size_t n = 0;
 
         while (n < NAMES_MAX && json_next_member(object, &position, &key, &value)) {
-                bool known = false;
+                bool known;
 
                 names[n] = json_decode(key);
+                known = strstr(names[n], REPLACEMENT);
                 for (size_t i = 0; i < n; i++)
                         known = known || streq(names[i], names[n]);
                 if (known)
@@ -131,7 +135,8 @@ static void check_members(const char *text, size_t size, JsonSlice object) {
                                 count++;
                                 if (count == members[i].count) {
                                         assert_true(members[i].key.data == key.data && members[i].key.size == key.size);
-                                        assert_true(members[i].value.data == value.data && members[i].value.size == value.size);
+                                        assert_true(members[i].value.data == value.data &&
+                                                    members[i].value.size == value.size);
                                 }
                         }
                 assert_true(count > 0);

@@ -85,7 +85,8 @@ static void check_parse(const char *text, size_t size) {
                 assert_true(message.id.size > 0 && message.result.data && !message.error.data && !message.method.data);
                 break;
         case MCP_ERROR:
-                assert_true(message.id.size > 0 && json_is(message.error, '{') && !message.result.data && !message.method.data);
+                assert_true(message.id.size > 0 && json_is(message.error, '{') && !message.result.data &&
+                            !message.method.data);
                 break;
         case MCP_NOISE:
                 break;
@@ -146,7 +147,8 @@ static void check_request(const McpParams *params, McpEra era, const char *metho
         assert_true(message.ours && message.number == ID);
         assert_false(message.traits.noncharacters);
         assert_true(json_equal(message.method, method));
-        assert_true(json_is(message.params, '{') || (!message.params.data && !params->text.data && era != MCP_ERA_MODERN));
+        assert_true(json_is(message.params, '{') ||
+                    (!message.params.data && !params->text.data && era != MCP_ERA_MODERN));
 
         meta = json_get(message.params, "_meta");
         if (era == MCP_ERA_MODERN) {

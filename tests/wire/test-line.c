@@ -137,8 +137,9 @@ static void test_limit_inside_carriage_return(void) {
 
 /* However a stream is split, the same comes out. */
 static void test_every_split(void) {
-        static const char text[] = "\n{\"id\":1}\r\n12345678\n123456789\n\r\nlonger than the limit\r\nab\r\r\n\xff\x80\n1234567\r8\n"
-                                   "12345678\r\nend\r";
+        static const char text[] =
+                "\n{\"id\":1}\r\n12345678\n123456789\n\r\nlonger than the limit\r\nab\r\r\n\xff\x80\n1234567\r8\n"
+                "12345678\r\nend\r";
         Log whole = {};
 
         run(&whole, 8, text, strlen(text), strlen(text), strlen(text));

@@ -3,7 +3,10 @@
 #include "base/text.h"
 #include "unit.h"
 
-#define SLICE(text) (JsonSlice){ (text), strlen(text) }
+#define SLICE(text)                                                                                                    \
+        (JsonSlice) {                                                                                                  \
+                (text), strlen(text)                                                                                   \
+        }
 
 /* What the header promises of every message: valid UTF-8 without control characters, and what the bus takes */
 static void assert_clean(const Failure *failure) {
@@ -42,8 +45,8 @@ static void test_set(void) {
 
 static void test_set_hostile(void) {
         static const char *const texts[] = {
-                "line\nline\r\n\t",           "\x1b[2Jcleared", "\xff\xfe\x80", "\xed\xa0\x80",
-                "\xef\xbf\xbf\xf0\x9f\xbf\xbe", "\xc2\x85",       "%s%n%d",       "half \xe2\x82",
+                "line\nline\r\n\t", "\x1b[2Jcleared", "\xff\xfe\x80",  "\xed\xa0\x80", "\xef\xbf\xbf\xf0\x9f\xbf\xbe",
+                "\xc2\x85",         "%s%n%d",         "half \xe2\x82",
         };
         Failure failure = {};
 
@@ -104,7 +107,8 @@ static void test_remote(void) {
         Failure failure = {};
         const char *message;
 
-        message = remote(&failure, "{\"code\":-32602,\"message\":\"no \\\"such\\\" city\",\"data\":{\"city\":\"\xc3\x96\"}}");
+        message = remote(&failure,
+                         "{\"code\":-32602,\"message\":\"no \\\"such\\\" city\",\"data\":{\"city\":\"\xc3\x96\"}}");
         assert_true(strstr(message, "-32602"));
         assert_true(strstr(message, "no \"such\" city"));
         assert_true(strstr(message, "{\"city\":\"\xc3\x96\"}"));

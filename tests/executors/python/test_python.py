@@ -33,9 +33,14 @@ RESULT_TYPES = {
 
 
 class Executor:
-    def __init__(self, cwd):
+    def __init__(self, cwd, wrapper=()):
         self.process = subprocess.Popen(
-            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, bufsize=0
+            [*wrapper, *COMMAND],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            bufsize=0,
         )
         self.received = b""
         self.last_id = 0
@@ -1105,6 +1110,18 @@ def test_signals_end_an_idle_process(executor, number, status):
     executor.run("1")
     executor.process.send_signal(number)
     assert executor.end(close=False)[0] == status
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_inherited_signal_settings_do_not_count(tmp_path, number, status):
+    executor = Executor(tmp_path, ["env", "--ignore-signal=INT,TERM", "--block-signal=INT,TERM,ALRM"])
+    try:
+        executor.initialize()
+        assert executor.run("while True: pass", timeout=0.05)["timed_out"]
+        executor.process.send_signal(number)
+        assert executor.end(close=False)[0] == status
+    finally:
+        executor.leave()
 
 
 def test_sigterm_ends_running_code(executor, tmp_path):
