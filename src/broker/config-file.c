@@ -1,6 +1,7 @@
 #include "broker/config-file.h"
 
 #include <grp.h>
+#include <math.h>
 #include <pwd.h>
 
 #include "base/log.h"
@@ -65,7 +66,8 @@ static void read_keep_alive(ConfigReader *reader, const ConfigKey *key, const cJ
 static bool find_uid(const cJSON *value, uid_t *ret) {
         struct passwd *user;
 
-        if (cJSON_IsNumber(value) && value->valuedouble >= 0 && value->valuedouble < UINT32_MAX) {
+        if (cJSON_IsNumber(value) && value->valuedouble >= 0 && value->valuedouble < UINT32_MAX &&
+            value->valuedouble == floor(value->valuedouble)) {
                 *ret = value->valuedouble;
                 return true;
         }
@@ -79,7 +81,8 @@ static bool find_uid(const cJSON *value, uid_t *ret) {
 static bool find_gid(const cJSON *value, gid_t *ret) {
         struct group *group;
 
-        if (cJSON_IsNumber(value) && value->valuedouble >= 0 && value->valuedouble < UINT32_MAX) {
+        if (cJSON_IsNumber(value) && value->valuedouble >= 0 && value->valuedouble < UINT32_MAX &&
+            value->valuedouble == floor(value->valuedouble)) {
                 *ret = value->valuedouble;
                 return true;
         }
