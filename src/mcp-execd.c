@@ -201,9 +201,10 @@ int main(int argc, char *argv[]) {
         log_open(arguments.log_level);
         block_signals();
 
-        /* Large buffers come and go: they go back to the system instead of staying in the heap. */
-        (void)mallopt(M_MMAP_THRESHOLD, 128 * 1024);
-        (void)mallopt(M_TRIM_THRESHOLD, 256 * 1024);
+        /* Buffers come and go. Mapping each large one anew costs a page fault a page; keeping them all would make an
+         * idle service large. */
+        (void)mallopt(M_MMAP_THRESHOLD, 2 * 1024 * 1024);
+        (void)mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
 
         /* Under systemd the unit's cgroup is what no worker outlives. */
         if (!getenv("NOTIFY_SOCKET")) {

@@ -188,12 +188,12 @@ static bool in_access_list(const ServerConfig *config, const Client *client) {
 int peers_authorize(Service *service, const Client *client, Action action, const char *server, sd_bus_error *error) {
         const Server *found = server ? manager_find_server(service->manager, server) : NULL;
 
-        if (client->uid == geteuid() || (client->uid == 0 && !service->options.user))
+        if (client->uid == service->uid || (client->uid == 0 && !service->options.user))
                 return 0;
 
         if (service->options.user)
                 return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED,
-                                         "This service belongs to the user with uid %u", (unsigned)geteuid());
+                                         "This service belongs to the user with uid %u", (unsigned)service->uid);
 
         if (action == ACTION_CALL && found && in_access_list(found->config, client))
                 return 0;

@@ -332,9 +332,11 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
         if (!service)
                 return -ENOMEM;
 
-        *service = (Service){
-                .event = sd_event_ref(event), .launcher = launcher, .options = *options, .leave_deadline = USEC_INFINITY
-        };
+        *service = (Service){ .event = sd_event_ref(event),
+                              .launcher = launcher,
+                              .options = *options,
+                              .uid = geteuid(),
+                              .leave_deadline = USEC_INFINITY };
         TAILQ_INIT(&service->unknown_peers);
 
         r = sd_event_add_time(event, &service->idle_source, CLOCK_MONOTONIC, USEC_INFINITY, 1, on_idle, service);

@@ -27,6 +27,7 @@ struct Service {
         Launcher *launcher;
         Manager *manager;
         ServiceOptions options;
+        uid_t uid; /* its own */
         ServicePhase phase;
         bool stopping;                       /* was told to */
         uint64_t idle_since, leave_deadline; /* usec, CLOCK_MONOTONIC */
