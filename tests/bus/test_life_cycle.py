@@ -27,7 +27,7 @@ def test_idle_exit_and_a_new_start(make_service):
     assert caller.tool_text("echo", "echo", {"message": "one"}) == "one"
     first = service.daemon()
     service.wait_gone(first)
-    assert service.started() == []
+    eventually(lambda: service.started() == [], "nothing is left")
     assert caller.tool_text("echo", "echo", {"message": "two"}) == "two"
     assert service.pid != first.pid
 
@@ -75,7 +75,7 @@ def test_sigterm_takes_the_workers_along(service, caller):
     daemon.kill(signal.SIGTERM)
     service.wait_gone(daemon)
     assert not any(process.alive() for process in [*workers, grandchild])
-    assert service.started() == []
+    eventually(lambda: service.started() == [], "nothing is left")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -267,7 +267,7 @@ def test_stop_server(service, caller):
     worker = process_of(caller)
     caller.stop_server("obedient")
     eventually(lambda: not worker.alive(), "its worker is gone")
-    assert caller.server("obedient")["State"] == "inactive"
+    eventually(lambda: caller.server("obedient")["State"] == "inactive", "the server is inactive")
     assert process_of(caller).pid != worker.pid
 
 

@@ -29,7 +29,7 @@ def test_an_idle_worker_leaves_after_its_timeout(service, caller):
     service.echo("echo", keep_alive={"timeout": 0.5})
     process = Process.of(pid_of(caller, "echo"))
     eventually(lambda: not process.alive(), "the idle worker has left", 5)
-    assert caller.workers() == []
+    eventually(lambda: caller.workers() == [], "its object is gone")
     assert caller.server("echo")["State"] == "inactive"
     assert caller.tool_text("echo", "echo", {"message": "again"}) == "again"
 
@@ -54,7 +54,7 @@ def test_keep_alive_false_is_a_process_per_call(service, caller):
     pids = [pid_of(caller, "echo") for _ in range(4)]
     assert len(set(pids)) == 4
     eventually(lambda: not any(Process.of(pid) for pid in pids), "each is gone after its call")
-    assert caller.workers() == []
+    eventually(lambda: caller.workers() == [], "so is its object")
 
 
 def test_keep_alive_disabled_by_its_key(service, caller):

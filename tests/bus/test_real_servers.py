@@ -1,13 +1,14 @@
 """MCP servers that others wrote (tests/npm), of both eras, and the bundled python executor."""
 
 import json
+import signal
 
 import pytest
 
 from caller import fails, text_of
 from processes import Process
 from real_servers import everything, stateless
-from service import PYTHON, REPO
+from service import ECHO_WORKER, PYTHON, REPO
 from waiting import eventually
 
 EXECUTOR = REPO / "src/executors/python/mcp-exec-python"
@@ -140,6 +141,31 @@ def test_the_era_is_asked_for_once(service, caller, mood):
         assert caller.tool_text("asked", "echo", {"message": "hi"}) == "hi"
         caller.restart_server("asked")
     eventually(lambda: (service.folder / "journal").read_text().count('"server/discover"') == 1, "asked once", 3)
+
+
+def test_the_era_is_remembered_by_the_next_daemon(service, caller):
+    journal = service.folder / "journal"
+    service.obedient("asked", "--journal", journal)
+    assert caller.tool_text("asked", "echo", {"message": "hi"}) == "hi"
+    daemon = service.daemon()
+    daemon.kill(signal.SIGTERM)
+    service.wait_gone(daemon)
+    assert caller.tool_text("asked", "echo", {"message": "hi"}) == "hi"
+    assert service.pid != daemon.pid
+    assert journal.read_text().count('"server/discover"') == 1
+
+
+@pytest.mark.parametrize("before, after", [("", "--modern"), ("--modern", "")], ids=["legacy to modern", "modern to legacy"])
+def test_a_command_that_speaks_another_era_now(service, caller, before, after):
+    """An upgrade: what was remembered is wrong, and is found out."""
+    script = service.folder / "server"
+    service.server("upgraded", script)
+    for options in (before, after):
+        script.write_text(f'#!/bin/sh\nexec "{ECHO_WORKER}" {options}\n')
+        script.chmod(0o755)
+        caller.restart_server("upgraded")
+        assert caller.tool_text("upgraded", "echo", {"message": "hi"}) == "hi"
+        assert caller.workers("upgraded")[-1]["Era"] == ("modern" if options else "legacy")
 
 
 def test_a_server_through_a_shell_goes_as_a_tree(service, caller):

@@ -126,10 +126,15 @@ class Signals:
         self._match.remove()
 
 
+# The main loop may still deliver to a connection that was closed: none may be collected before.
+_connections = []
+
+
 class Caller:
     def __init__(self, address, name=NAME):
         self.name = name
         self.bus = dbus.bus.BusConnection(address, mainloop=DBusGMainLoop())
+        _connections.append(self.bus)
         self.bus.set_exit_on_disconnect(False)
         self.closed = False
 
