@@ -114,6 +114,40 @@ char *text_escape(const char *data, size_t size, size_t max) {
         return TAKE_PTR(text);
 }
 
+/* Levenshtein's distance, one row at a time */
+static unsigned edit_distance(const char *a, const char *b) {
+        unsigned row[64];
+        size_t n = strlen(b);
+
+        if (n >= ELEMENTSOF(row) || strlen(a) > n + TEXT_NEAR)
+                return UINT32_MAX;
+
+        for (size_t j = 0; j <= n; j++)
+                row[j] = j;
+        for (size_t i = 0; a[i]; i++) {
+                unsigned diagonal = row[0];
+
+                row[0] = i + 1;
+                for (size_t j = 0; j < n; j++) {
+                        unsigned change = diagonal + (a[i] != b[j]);
+
+                        diagonal = row[j + 1];
+                        row[j + 1] = MIN(change, MIN(row[j], diagonal) + 1);
+                }
+        }
+
+        return row[n];
+}
+
+void text_nearer(const char *word, const char *candidate, unsigned *best, const char **nearest) {
+        unsigned distance = edit_distance(word, candidate);
+
+        if (distance < *best) {
+                *best = distance;
+                *nearest = candidate;
+        }
+}
+
 bool text_is_name(const char *name) {
         size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
 

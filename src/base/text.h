@@ -18,5 +18,10 @@ void text_replace_noncharacters(char *text);
  * memory. */
 char *text_escape(const char *data, size_t size, size_t max);
 
+/* For "did you mean": takes candidate for *nearest where it is fewer than *best single-character changes from word, and
+ * says so in *best. Start with TEXT_NEAR and NULL. Candidates of 64 bytes and more are never near. */
+#define TEXT_NEAR 3
+void text_nearer(const char *word, const char *candidate, unsigned *best, const char **nearest);
+
 /* Whether name is [a-z0-9-]{1,64}, the form of a server's name. */
 bool text_is_name(const char *name);

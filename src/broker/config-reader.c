@@ -112,43 +112,12 @@ void config_leave(ConfigReader *reader) {
         reader->depth--;
 }
 
-/* How many single-character changes make one word of the other; for "did you mean" */
-static unsigned edit_distance(const char *a, const char *b) {
-        unsigned row[32];
-        size_t n = strlen(b);
-
-        if (n >= ELEMENTSOF(row))
-                return UINT32_MAX;
-
-        for (size_t j = 0; j <= n; j++)
-                row[j] = j;
-        for (size_t i = 0; a[i]; i++) {
-                unsigned diagonal = row[0];
-
-                row[0] = i + 1;
-                for (size_t j = 0; j < n; j++) {
-                        unsigned change = diagonal + (a[i] != b[j]);
-
-                        diagonal = row[j + 1];
-                        row[j + 1] = MIN(change, MIN(row[j], diagonal) + 1);
-                }
-        }
-
-        return row[n];
-}
-
 static void unknown_key(ConfigReader *reader, const ConfigKey *keys, size_t n_keys, const char *name) {
         const char *nearest = NULL;
-        unsigned best = 3;
+        unsigned best = TEXT_NEAR;
 
-        for (size_t i = 0; i < n_keys; i++) {
-                unsigned distance = edit_distance(name, keys[i].name);
-
-                if (distance < best) {
-                        best = distance;
-                        nearest = keys[i].name;
-                }
-        }
+        for (size_t i = 0; i < n_keys; i++)
+                text_nearer(name, keys[i].name, &best, &nearest);
 
         config_report(reader, "unknown key %s%s%s%s", name, nearest ? " (did you mean " : "", nearest ?: "",
                       nearest ? "?)" : "");

@@ -1,6 +1,7 @@
 #include "broker/manager.h"
 
 #include "base/log.h"
+#include "base/text.h"
 #include "broker/call.h"
 #include "broker/tools.h"
 
@@ -155,13 +156,28 @@ void manager_client_gone(Manager *manager, Client *client) {
         client_free(client);
 }
 
+int manager_no_such_server(Manager *manager, const char *name, Failure *failure) {
+        const char *nearest = NULL;
+        unsigned best = TEXT_NEAR;
+        Server *server;
+
+        TAILQ_FOREACH(server, &manager->servers, link)
+                if (!server->gone)
+                        text_nearer(name, server->config->name, &best, &nearest);
+
+        if (nearest)
+                return failure_set(failure, FAILURE_NO_SUCH_SERVER, "No server is named %s: did you mean %s?", name,
+                                   nearest);
+        return failure_set(failure, FAILURE_NO_SUCH_SERVER, "No server is named %s; ListServers tells which there are",
+                           name);
+}
+
 int manager_get_callable(Manager *manager, const char *name, Server **ret, Failure *failure) {
         Server *server = manager_find_server(manager, name);
         const ServerConfig *config;
 
         if (!server)
-                return failure_set(failure, FAILURE_NO_SUCH_SERVER,
-                                   "No server is named %s; ListServers tells which there are", name);
+                return manager_no_such_server(manager, name, failure);
 
         config = server->config;
         if (config->disabled)

@@ -83,6 +83,9 @@ bool manager_idle(const Manager *manager);
 /* Lets the warm workers go; calls under way are finished. */
 void manager_leave(Manager *manager);
 
+/* Always -EREMOTEIO, with *failure set: NoSuchServer, and what may have been meant. */
+int manager_no_such_server(Manager *manager, const char *name, Failure *failure);
+
 /* The server by that name if the configuration has it and it may be called: or -EREMOTEIO with *failure. */
 int manager_get_callable(Manager *manager, const char *name, Server **ret, Failure *failure);
 

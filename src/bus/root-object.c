@@ -170,7 +170,7 @@ static int find_server(Service *service, const char *name, Server **ret, sd_bus_
         if (*ret)
                 return 0;
 
-        failure_set(&failure, FAILURE_NO_SUCH_SERVER, "No server is named %s; ListServers tells which there are", name);
+        (void)manager_no_such_server(service->manager, name, &failure);
         return bus_error_set_failure(error, &failure);
 }
 

@@ -200,7 +200,42 @@ static void test_is_name(void) {
         assert_false(text_is_name(name));
 }
 
+static void test_replace_noncharacters(void) {
+        char text[] = "a\xef\xbf\xbe" "b\xf0\x9f\xbf\xbf" "c\xef\xb7\x90\xc3\xa9", plain[] = "plain";
+
+        text_replace_noncharacters(text);
+        assert_string(text, "a\xef\xbf\xbd" "b\xef\xbf\xbd" "c\xef\xbf\xbd\xc3\xa9");
+        text_replace_noncharacters(plain);
+        assert_string(plain, "plain");
+        text_replace_noncharacters(NULL);
+}
+
+static const char *nearest_of(const char *word) {
+        static const char *const candidates[] = { "python", "everything", "time", "" };
+        const char *nearest = NULL;
+        unsigned best = TEXT_NEAR;
+
+        for (size_t i = 0; i < ELEMENTSOF(candidates); i++)
+                text_nearer(word, candidates[i], &best, &nearest);
+        return nearest ?: "none";
+}
+
+static void test_nearer(void) {
+        char endless[4096];
+
+        memset(endless, 'x', sizeof(endless));
+        endless[sizeof(endless) - 1] = 0;
+        assert_string(nearest_of("pyhton"), "python");
+        assert_string(nearest_of("pythn"), "python");
+        assert_string(nearest_of("everythingg"), "everything");
+        assert_string(nearest_of("tame"), "time");
+        assert_string(nearest_of("unlike"), "none");
+        assert_string(nearest_of(endless), "none");
+}
+
 int main(void) {
+        test_replace_noncharacters();
+        test_nearer();
         test_utf8_good();
         test_utf8_bad();
         test_noncharacters();

@@ -49,6 +49,8 @@ def test_unknown_server(victim, name):
 def test_unknown_server_is_named(victim):
     with fails("NoSuchServer", "nowhere"):
         victim.call("nowhere", "tools/list")
+    with fails("NoSuchServer", "did you mean echo"):
+        victim.call("ehco", "tools/list")
     for method in (victim.start_server, victim.stop_server, victim.restart_server, victim.describe):
         with fails("NoSuchServer", "nowhere"):
             method("nowhere")
