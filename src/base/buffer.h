@@ -10,7 +10,7 @@ typedef struct Buffer {
 } Buffer;
 
 static inline const char *buffer_data(const Buffer *buffer) {
-        return buffer->data + buffer->begin;
+        return buffer->data ? buffer->data + buffer->begin : NULL;
 }
 
 static inline size_t buffer_size(const Buffer *buffer) {

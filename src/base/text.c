@@ -98,8 +98,8 @@ char *text_escape(const char *data, size_t size, size_t max) {
 
                 if (used + n > max) {
                         used = fits;
-                        memcpy(text + used, "...", 3);
-                        used += 3;
+                        memcpy(text + used, "...", MIN(max - used, (size_t)3));
+                        used += MIN(max - used, (size_t)3);
                         break;
                 }
 

@@ -154,12 +154,24 @@ void config_read_bool(ConfigReader *reader, const ConfigKey *key, const cJSON *v
                 *(bool *)target = cJSON_IsTrue(value);
 }
 
+/* What couldn't be shown on the bus isn't taken. */
+static void check_characters(ConfigReader *reader, char *text) {
+        _cleanup_(freep) char *clean = strdup(text);
+
+        text_replace_noncharacters(clean);
+        if (!clean)
+                config_no_memory(reader);
+        else if (!streq(clean, text))
+                config_report(reader, "a string holds one of Unicode's noncharacters");
+}
+
 void config_set_string(ConfigReader *reader, char **target, const char *string) {
         free(*target);
         *target = strdup(string);
-        text_replace_noncharacters(*target);
         if (!*target)
                 config_no_memory(reader);
+        else
+                check_characters(reader, *target);
 }
 
 void config_read_string(ConfigReader *reader, const ConfigKey *key, const cJSON *value, void *target) {
@@ -291,9 +303,10 @@ void config_read_json(ConfigReader *reader, const ConfigKey *key, const cJSON *v
 
         free(*(char **)target);
         *(char **)target = cJSON_PrintUnformatted(value);
-        text_replace_noncharacters(*(char **)target);
         if (!*(char **)target)
                 config_no_memory(reader);
+        else
+                check_characters(reader, *(char **)target);
 }
 
 void config_read_section(ConfigReader *reader, const ConfigKey *key, const cJSON *value, void *target) {

@@ -2,10 +2,7 @@
 
 #include <stdio.h>
 
-/* Only pool_run(), which the loop calls, starts, stops and frees workers. All else marks, and schedules it: so no
- * handler of a worker ever finds itself, or its pool, gone. */
-
-static uint64_t now_monotonic(Pool *pool) {
+uint64_t pool_now(const Pool *pool) {
         uint64_t usec = 0;
 
         (void)sd_event_now(pool->event, CLOCK_MONOTONIC, &usec);
@@ -25,16 +22,16 @@ void pool_set_era(Pool *pool, McpEra era) {
 }
 
 /* The worker's configuration is the pool's, and it is or will be ready. */
-static bool counts(const Pool *pool, const Worker *worker) {
+bool pool_counts(const Pool *pool, const Worker *worker) {
         return worker->state <= WORKER_READY && worker->config == pool->config;
 }
 
-static void count_workers(Pool *pool) {
+void pool_count_workers(Pool *pool) {
         Worker *worker;
 
         pool->n_workers = 0;
         TAILQ_FOREACH(worker, &pool->workers, link)
-                pool->n_workers += counts(pool, worker);
+                pool->n_workers += pool_counts(pool, worker);
 }
 
 static void unlink_request(Request *request) {
@@ -58,7 +55,7 @@ void pool_request_done(Request *request, const Outcome *outcome) {
         request->done(request, outcome);
 }
 
-static void fail_request(Request *request, const Failure *failure) {
+void pool_fail_request(Request *request, const Failure *failure) {
         pool_request_done(request, &(Outcome){ .failure = failure });
 }
 
@@ -73,12 +70,12 @@ void pool_requeue(Request *request) {
         pool->n_queued++;
 }
 
-static void fail_queue(Pool *pool, const Failure *failure) {
+void pool_fail_queue(Pool *pool, const Failure *failure) {
         Request *request;
 
         /* Each done() can submit anew: what comes behind the last one of now stays. */
         for (unsigned n = pool->n_queued; n > 0 && (request = TAILQ_FIRST(&pool->queue)); n--)
-                fail_request(request, failure);
+                pool_fail_request(request, failure);
 }
 
 /* The least busy worker that can take a request */
@@ -131,7 +128,7 @@ void pool_dispatch(Pool *pool) {
                         continue; /* one that reads no more isn't chosen again */
 
                 failure_set(&failure, FAILURE_UNAVAILABLE, "Can't send the call: %s", strerror(-r));
-                fail_request(request, &failure);
+                pool_fail_request(request, &failure);
                 failure_done(&failure);
         }
 }
@@ -176,7 +173,7 @@ static Request *overdue_in(RequestList *list, uint64_t now, uint64_t *next) {
  * deadline, and looks for the next then: a call costs no timer of its own. */
 static int on_deadline(sd_event_source *source, uint64_t usec _unused_, void *userdata) {
         Pool *pool = userdata;
-        uint64_t now = now_monotonic(pool), next;
+        uint64_t now = pool_now(pool), next;
         Request *overdue;
         Worker *worker;
 
@@ -211,8 +208,8 @@ void pool_watch_deadline(Pool *pool, uint64_t deadline) {
         (void)sd_event_source_set_enabled(pool->deadline_source, SD_EVENT_ONESHOT);
 }
 
-static int refuse_failing(Pool *pool, Failure *failure) {
-        uint64_t now = now_monotonic(pool);
+int pool_refuse_failing(Pool *pool, Failure *failure) {
+        uint64_t now = pool_now(pool);
 
         return failure_set(
                 failure, FAILURE_UNAVAILABLE,
@@ -223,16 +220,16 @@ static int refuse_failing(Pool *pool, Failure *failure) {
 }
 
 bool pool_failing(const Pool *pool) {
-        return crash_policy_closed(&pool->crashes, now_monotonic((Pool *)pool));
+        return crash_policy_closed(&pool->crashes, pool_now(pool));
 }
 
 int pool_submit(Pool *pool, Request *request, Failure *failure) {
         const ServerConfig *config = pool->config;
-        uint64_t now = now_monotonic(pool);
+        uint64_t now = pool_now(pool);
         unsigned concurrency = server_config_per_call(config) ? 1 : config->pool.concurrency;
 
         if (pool->n_workers == 0 && pool_failing(pool))
-                return refuse_failing(pool, failure);
+                return pool_refuse_failing(pool, failure);
 
         if (pool->n_queued + pool->n_in_flight >= config->pool.max * concurrency + config->pool.queue)
                 return failure_set(
@@ -285,235 +282,9 @@ void pool_cancel(Request *request, const char *reason) {
         pool_schedule(pool);
 }
 
-static void note_crash(Pool *pool, const Failure *failure) {
-        const ServerConfig *config = pool->config;
-
-        failure_copy(&pool->last_crash, failure);
-        crash_policy_note(&pool->crashes, config->restart.burst, config->restart.interval, now_monotonic(pool));
-}
-
-static void forget_crashes(Pool *pool) {
+void pool_forget_crashes(Pool *pool) {
         crash_policy_forget(&pool->crashes);
         (void)sd_event_source_set_enabled(pool->retry_source, SD_EVENT_OFF);
-}
-
-/* What its calls are told: a request of which no byte was written goes to another worker, and so does, once, one of
- * an idempotent server. */
-static void fail_requests_of(Pool *pool, Worker *worker, const char *how) {
-        uint64_t written = channel_written(worker->channel);
-        Request *request, *previous;
-
-        for (request = TAILQ_LAST(&worker->requests, RequestList); request; request = previous) {
-                previous = TAILQ_PREV(request, RequestList, link);
-                if (!pool->closing &&
-                    (request->position >= written || (pool->config->idempotent && !request->retried))) {
-                        request->retried = request->position < written;
-                        pool_requeue(request);
-                }
-        }
-
-        while ((request = TAILQ_FIRST(&worker->requests))) {
-                Failure failure = {};
-
-                if (worker->reason.message)
-                        failure_set(&failure, worker->reason.code, "%s; the call may have run",
-                                    failure_message(&worker->reason));
-                else
-                        failure_set(&failure, FAILURE_WORKER_DIED,
-                                    "Server %s: the worker (pid %d) %s; the call may have run", worker->config->name,
-                                    (int)worker->process->pid, how);
-                fail_request(request, &failure);
-                failure_done(&failure);
-        }
-}
-
-static void remove_worker(Pool *pool, Worker *worker, const char *how, bool crashed) {
-        pool->handlers->worker_removed(pool->userdata, worker, how, crashed);
-        TAILQ_REMOVE(&pool->workers, worker, link);
-        pool->n_processes--;
-        worker_free(worker);
-        pool->handlers->worker_gone(pool->userdata);
-}
-
-/* A worker that ended on its own, or failed to start. What waited for the one that failed to start is told at once,
- * not when the next one has failed as well. */
-static void account_crash(Pool *pool, Worker *worker, const char *how) {
-        bool started = worker->step == HANDSHAKE_DONE;
-        Failure failure = {};
-
-        worker->accounted = true;
-
-        /* It ran well for long enough: what was before that doesn't count. */
-        if (started && worker_now(worker) - worker->ready_since >= pool->config->restart.interval)
-                forget_crashes(pool);
-
-        if (worker->reason.message)
-                failure_copy(&failure, &worker->reason);
-        else if (started)
-                failure_set(&failure, FAILURE_WORKER_DIED, "Server %s: the worker (pid %d) %s", worker->config->name,
-                            (int)worker->process->pid, how);
-        else
-                failure_set(&failure, FAILURE_LAUNCH_FAILED, "Server %s: %s %s before the handshake was done",
-                            worker->config->name, worker->config->argv[0], how);
-        note_crash(pool, &failure);
-
-        if (!started) {
-                if (worker->era_assumed)
-                        pool_set_era(pool, MCP_ERA_AUTO);
-                pool->handlers->launch_failed(pool->userdata, &failure);
-                if (pool->n_workers == 0)
-                        fail_queue(pool, &failure);
-        }
-        failure_done(&failure);
-}
-
-static void reap(Pool *pool, Worker *worker) {
-        _cleanup_(freep) char *how = worker_describe_exit(worker);
-        bool started = worker->step == HANDSHAKE_DONE, relaunch = worker->relaunch, crashed;
-
-        /* Died of the question what it speaks? Then the next one is asked otherwise. */
-        if (!started && !worker->reason.message && !worker->asked_to_stop && worker->config == pool->config)
-                relaunch = handshake_died(worker);
-
-        crashed = !relaunch && (worker->reason.message || !worker->asked_to_stop) &&
-                  (!started || worker->n_requests > 0 || worker->reason.message || worker->exit.si_code != CLD_EXITED ||
-                   worker->exit.si_status != 0 || pool->config->pool.min > 0);
-        if (crashed && !worker->accounted)
-                account_crash(pool, worker, how ?: "ended");
-
-        fail_requests_of(pool, worker, how ?: "ended");
-        pool->prestart = pool->prestart || relaunch;
-        remove_worker(pool, worker, how ?: "ended", crashed);
-}
-
-/* Recycling: a successor is started before its predecessor drains, so that no call waits for it. */
-static bool successor_needed(Pool *pool) {
-        Worker *worker, *worn = NULL, *successor = NULL;
-
-        TAILQ_FOREACH(worker, &pool->workers, link)
-                if (counts(pool, worker) && worker->worn_out && (!worn || worker->worn_at < worn->worn_at))
-                        worn = worker;
-        if (!worn)
-                return false;
-
-        TAILQ_FOREACH(worker, &pool->workers, link)
-                if (counts(pool, worker) && !worker->worn_out && !worker->succeeds && worker->started >= worn->worn_at)
-                        successor = worker;
-        if (!successor)
-                return true;
-
-        if (successor->state == WORKER_READY) {
-                successor->succeeds = true;
-                worker_drain(worn);
-        }
-
-        return false;
-}
-
-static unsigned launches_needed(Pool *pool) {
-        unsigned concurrency = server_config_per_call(pool->config) ? 1 : pool->config->pool.concurrency, coming = 0,
-                 needed = 0, room = pool->config->pool.max - MIN(pool->n_workers, pool->config->pool.max);
-        Worker *worker;
-
-        TAILQ_FOREACH(worker, &pool->workers, link)
-                if (counts(pool, worker) && worker->state == WORKER_STARTING)
-                        coming += concurrency;
-
-        if (pool->n_queued > coming)
-                needed = (pool->n_queued - coming + concurrency - 1) / concurrency;
-        if (pool->wanted && pool->n_workers < pool->config->pool.min)
-                needed = MAX(needed, pool->config->pool.min - pool->n_workers);
-        if (pool->prestart && pool->n_workers == 0)
-                needed = MAX(needed, 1u);
-        pool->prestart = false;
-
-        needed = MIN(needed, room);
-        if (needed == 0 && successor_needed(pool))
-                return 1;
-
-        return needed;
-}
-
-static void launch(Pool *pool, unsigned n) {
-        Failure failure = {};
-        int r = 0;
-
-        for (; n > 0 && r == 0; n--) {
-                Worker *worker;
-
-                if (pool_failing(pool)) {
-                        r = refuse_failing(pool, &failure);
-                        break;
-                }
-
-                r = pool->handlers->worker_wanted(pool->userdata, &failure);
-                if (r != 0)
-                        break;
-
-                r = worker_new(pool, pool->event, pool->launcher, pool->config, pool->owner, pool->era, &worker,
-                               &failure);
-                if (r < 0) {
-                        pool->handlers->worker_gone(pool->userdata);
-                        note_crash(pool, &failure);
-                        pool->handlers->launch_failed(pool->userdata, &failure);
-                        break;
-                }
-
-                TAILQ_INSERT_TAIL(&pool->workers, worker, link);
-                pool->n_processes++;
-                pool->n_workers++;
-                pool->handlers->worker_added(pool->userdata, worker);
-        }
-
-        /* Others that are there, or on their way, will see to the queue. */
-        if (r < 0 && pool->n_workers == 0)
-                fail_queue(pool, &failure);
-        failure_done(&failure);
-}
-
-/* A pool without workers stays for as long as its crashes count. */
-static bool remembers_crashes(Pool *pool) {
-        uint64_t now = now_monotonic(pool);
-
-        if (now >= pool->crashes.remember_until)
-                return false;
-
-        (void)sd_event_source_set_time(pool->retry_source, pool->crashes.retry_at > now ? pool->crashes.retry_at
-                                                                                        : pool->crashes.remember_until);
-        (void)sd_event_source_set_enabled(pool->retry_source, SD_EVENT_ONESHOT);
-        return true;
-}
-
-static int pool_run(sd_event_source *source _unused_, void *userdata) {
-        Pool *pool = userdata;
-        Worker *worker, *next;
-        bool remembered;
-        unsigned n;
-
-        count_workers(pool);
-
-        TAILQ_FOREACH_SAFE(worker, &pool->workers, link, next) {
-                if (worker->state == WORKER_STOPPING && worker->reason.message && worker->step != HANDSHAKE_DONE &&
-                    !worker->accounted)
-                        account_crash(pool, worker, "was killed");
-                else if (worker->state == WORKER_EXITED)
-                        reap(pool, worker);
-                else if (worker->state == WORKER_DRAINING && worker->n_requests == 0 && !worker->hung_up)
-                        worker_stop(worker, /* impatient= */ false);
-        }
-
-        count_workers(pool);
-        pool_dispatch(pool);
-
-        n = pool->closing ? 0 : launches_needed(pool);
-        if (n > 0)
-                launch(pool, n);
-
-        remembered = remembers_crashes(pool);
-        if (pool_idle(pool) && !remembered && !(pool->wanted && pool->config->pool.min > 0))
-                pool->handlers->unused(pool->userdata);
-
-        return 0;
 }
 
 static int on_retry(sd_event_source *source _unused_, uint64_t usec _unused_, void *userdata) {
@@ -531,7 +302,7 @@ void pool_set_config(Pool *pool, ServerConfig *config) {
         server_config_unref(pool->config);
         pool->config = server_config_ref(config);
         pool->era = config->era;
-        forget_crashes(pool);
+        pool_forget_crashes(pool);
 
         TAILQ_FOREACH(worker, &pool->workers, link) {
                 pool->prestart = pool->prestart || worker->state == WORKER_READY;
@@ -546,11 +317,11 @@ void pool_stop(Pool *pool, FailureCode code, const char *why, bool drain) {
         Worker *worker;
 
         failure_set(&failure, code, "Server %s: %s", pool->config->name, why);
-        forget_crashes(pool);
+        pool_forget_crashes(pool);
         pool->wanted = pool->prestart = false;
         pool->closing = true;
 
-        fail_queue(pool, &failure);
+        pool_fail_queue(pool, &failure);
         TAILQ_FOREACH(worker, &pool->workers, link) {
                 if (drain) {
                         worker_drain(worker);
@@ -559,7 +330,7 @@ void pool_stop(Pool *pool, FailureCode code, const char *why, bool drain) {
 
                 worker_stop(worker, /* impatient= */ worker->state == WORKER_STARTING);
                 for (Request *request; (request = TAILQ_FIRST(&worker->requests));)
-                        fail_request(request, &failure);
+                        pool_fail_request(request, &failure);
         }
 
         failure_done(&failure);
@@ -569,7 +340,7 @@ void pool_stop(Pool *pool, FailureCode code, const char *why, bool drain) {
 void pool_restart(Pool *pool) {
         Worker *worker;
 
-        forget_crashes(pool);
+        pool_forget_crashes(pool);
         TAILQ_FOREACH(worker, &pool->workers, link)
                 worker_drain(worker);
 
@@ -639,7 +410,7 @@ Pool *pool_free(Pool *pool) {
                 return NULL;
 
         while ((worker = TAILQ_FIRST(&pool->workers)))
-                remove_worker(pool, worker, "was stopped", /* crashed= */ false);
+                pool_remove_worker(pool, worker, "was stopped", /* crashed= */ false);
 
         sd_event_source_disable_unref(pool->run_source);
         sd_event_source_disable_unref(pool->deadline_source);

@@ -96,3 +96,14 @@ void pool_set_era(Pool *pool, McpEra era);
 void pool_request_done(Request *request, const Outcome *outcome);
 void pool_requeue(Request *request);
 void pool_dispatch(Pool *pool);
+
+/* Between pool.c, which has the requests, and pool-workers.c, which has the workers, only */
+int pool_run(sd_event_source *source, void *userdata);
+uint64_t pool_now(const Pool *pool);
+bool pool_counts(const Pool *pool, const Worker *worker); /* of today's configuration, and is or will be ready */
+void pool_count_workers(Pool *pool);
+void pool_fail_request(Request *request, const Failure *failure);
+void pool_fail_queue(Pool *pool, const Failure *failure);
+int pool_refuse_failing(Pool *pool, Failure *failure);
+void pool_forget_crashes(Pool *pool);
+void pool_remove_worker(Pool *pool, Worker *worker, const char *how, bool crashed);
