@@ -214,7 +214,7 @@ int main(int argc, char *argv[]) {
         }
 
         r = run(&arguments);
-        if (r < 0)
+        if (r < 0 && r != -ESHUTDOWN)
                 log_error("failed: %s", strerror(-r));
         return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -142,7 +142,8 @@ static unsigned edit_distance(const char *a, const char *b) {
 void text_nearer(const char *word, const char *candidate, unsigned *best, const char **nearest) {
         unsigned distance = edit_distance(word, candidate);
 
-        if (distance < *best) {
+        /* Where every character has to change, nothing is near. */
+        if (distance < *best && distance < strlen(word)) {
                 *best = distance;
                 *nearest = candidate;
         }

@@ -299,8 +299,8 @@ static int open_bus(Service *service) {
                                   : sd_bus_open_system_with_description(&service->bus, "system");
         if (r < 0) {
                 log_error("the %s bus can't be reached: %s", service->options.user ? "session" : "system",
-                          strerror(-r));
-                return r;
+                          r == -ENOMEDIUM ? "is $DBUS_SESSION_BUS_ADDRESS set?" : strerror(-r));
+                return -ESHUTDOWN;
         }
 
         r = sd_bus_set_exit_on_disconnect(service->bus, true);
@@ -385,7 +385,7 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
         if (r < 0) {
                 log_error("the name %s can't be had: %s", BUS_NAME,
                           r == -EEXIST ? "another mcp-execd has it" : strerror(-r));
-                return r;
+                return -ESHUTDOWN;
         }
 
         service_maybe_idle(service);

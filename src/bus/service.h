@@ -36,6 +36,7 @@ struct Service {
         unsigned n_unknown;
 };
 
+/* -ESHUTDOWN: there is no bus or no name to be had, and the log says why. */
 int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *options, Service **ret);
 Service *service_free(Service *service); /* sends what is queued, kills the workers */
 
