@@ -9,6 +9,7 @@
 #include "base/macro.h"
 
 #define SWEEPS_MAX 1000
+#define STOP_SECONDS 10 /* for a broker that was told to stop, and gives its calls 5 */
 
 /* Orphans come to the nearest subreaper: first to the broker, and when that is gone to this process. */
 static void kill_orphans(void) {
@@ -56,6 +57,7 @@ static void end_as(const siginfo_t *info) {
 }
 
 static void guard(pid_t broker) {
+        bool stopping = false;
         sigset_t set;
 
         (void)prctl(PR_SET_NAME, "mcp-exec-guard");
@@ -68,9 +70,13 @@ static void guard(pid_t broker) {
         for (;;) {
                 siginfo_t signal, info = {};
 
-                if (sigwaitinfo(&set, &signal) < 0)
+                if (sigtimedwait(&set, &signal, stopping ? &(struct timespec){ .tv_sec = STOP_SECONDS } : NULL) < 0) {
+                        if (errno == EAGAIN)
+                                (void)kill(broker, SIGKILL);
                         continue;
+                }
                 if (signal.si_signo != SIGCHLD) {
+                        stopping = stopping || signal.si_signo != SIGHUP;
                         (void)kill(broker, signal.si_signo);
                         continue;
                 }

@@ -1,5 +1,6 @@
 """The daemon comes with the first call and leaves when idle; calls are cancelled; nothing outlives its time."""
 
+import os
 import signal
 import time
 
@@ -304,3 +305,15 @@ def test_file_descriptors_come_back(service, caller):
     for _ in range(20):
         caller.call_tool("echo", "pid")
     eventually(lambda: len(service.open_fds()) <= before, "no fd is left open")
+
+
+def test_sigterm_ends_a_daemon_that_is_stuck(service):
+    """The guard gives it 10 s."""
+    service.obedient()
+    guard = service.run_directly()
+    caller = service.caller()
+    pid = int(caller.tool_text("obedient", "pid"))
+    os.kill(service.pid(), signal.SIGSTOP)
+    guard.terminate()
+    guard.wait(timeout=30)
+    eventually(lambda: not os.path.exists(f"/proc/{pid}"), "its worker is gone")

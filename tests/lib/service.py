@@ -235,7 +235,9 @@ class Service:
                 self._reap()
                 time.sleep(0.005)
             if process.alive():
-                problems.append(f"SIGTERM does not stop the daemon {process}")
+                where = {name: Path(f"/proc/{process.pid}/{name}").read_text(errors="replace").strip()[:600]
+                         for name in ("wchan", "syscall", "status") if Path(f"/proc/{process.pid}/{name}").exists()}
+                problems.append(f"SIGTERM does not stop the daemon {process}: {where}\n{self.log_text()[-3000:]}")
                 process.kill()
         self._reap()
         return problems
