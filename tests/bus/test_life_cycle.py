@@ -313,7 +313,7 @@ def test_sigterm_ends_a_daemon_that_is_stuck(service):
     guard = service.run_directly()
     caller = service.caller()
     pid = int(caller.tool_text("obedient", "pid"))
-    os.kill(service.pid(), signal.SIGSTOP)
+    os.kill(service.pid, signal.SIGSTOP)
     guard.terminate()
     guard.wait(timeout=30)
     eventually(lambda: not os.path.exists(f"/proc/{pid}"), "its worker is gone")
