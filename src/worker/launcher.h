@@ -18,14 +18,22 @@ typedef struct ProcessSpec {
         int fds[3];        /* the worker's ends of stdin, stdout, stderr; the caller's to close */
 } ProcessSpec;
 
-/* exit: si_code CLD_EXITED, CLD_KILLED or CLD_DUMPED, and si_status, as waitid(2) has them. */
-typedef void (*process_exit_handler)(void *userdata, const siginfo_t *exit);
+/* How a process ended */
+typedef struct ProcessExit {
+        int code;   /* CLD_EXITED, CLD_KILLED or CLD_DUMPED, as waitid(2) has them; 0: it was never run */
+        int status; /* the exit status, or the signal */
+        const char
+                *result; /* where more is known: "oom-kill" and the like of systemd.exec(5) $SERVICE_RESULT; or NULL */
+        const char *problem; /* with code 0: why not, as a sentence */
+} ProcessExit;
+
+typedef void (*process_exit_handler)(void *userdata, const ProcessExit *exit);
 
 typedef struct LauncherOps {
         const char *name;
 
-        /* Fails with -EREMOTEIO and *failure. The handler runs once, from the loop, unless the process is freed
-         * before. */
+        /* Fails with -EREMOTEIO and *failure; what only shows later is told to the handler, with code 0. That runs
+         * once, from the loop, unless the process is freed before. */
         int (*start)(Launcher *launcher, const ProcessSpec *spec, process_exit_handler handler, void *userdata,
                      Process **ret, Failure *failure);
 
@@ -48,7 +56,7 @@ struct Launcher {
 
 struct Process {
         const LauncherOps *ops;
-        pid_t pid;
+        pid_t pid; /* 0 until it is known */
 };
 
 static inline Launcher *launcher_free(Launcher *launcher) {

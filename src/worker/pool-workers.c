@@ -93,8 +93,8 @@ static void reap(Pool *pool, Worker *worker) {
                 relaunch = handshake_died(worker);
 
         crashed = !relaunch && (worker->reason.message || !worker->asked_to_stop) &&
-                  (!started || worker->n_requests > 0 || worker->reason.message || worker->exit.si_code != CLD_EXITED ||
-                   worker->exit.si_status != 0 || pool->config->pool.min > 0);
+                  (!started || worker->n_requests > 0 || worker->reason.message || worker->exit_code != CLD_EXITED ||
+                   worker->exit_status != 0 || pool->config->pool.min > 0);
         if (crashed && !worker->accounted)
                 account_crash(pool, worker, how ?: "ended");
 

@@ -261,14 +261,14 @@ static uint64_t spawn_memory(const Process *process) {
 
 static int on_process_exit(sd_event_source *source _unused_, const siginfo_t *info, void *userdata) {
         SpawnProcess *process = userdata;
-        siginfo_t copy = *info;
+        ProcessExit exit = { .code = info->si_code, .status = info->si_status };
 
         /* Called before the leader is reaped: its group can be killed without hitting a stranger's. */
         (void)kill(-process->process.pid, SIGKILL);
         process->exited = true;
         sweep_orphans(process->launcher);
 
-        process->handler(process->userdata, &copy);
+        process->handler(process->userdata, &exit);
         return 0;
 }
 

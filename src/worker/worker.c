@@ -265,10 +265,16 @@ static const ChannelHandlers channel_handlers = {
         .closed = on_closed,
 };
 
-static void on_process_exit(void *userdata, const siginfo_t *exit) {
+static void on_process_exit(void *userdata, const ProcessExit *exit) {
         Worker *worker = userdata;
 
-        worker->exit = *exit;
+        worker->exit_code = exit->code;
+        worker->exit_status = exit->status;
+        worker->exit_result = exit->result ? strdup(exit->result) : NULL;
+        if (exit->code == 0 && !worker->reason.message)
+                failure_set(&worker->reason, FAILURE_LAUNCH_FAILED, "Server %s: %s", worker->config->name,
+                            exit->problem);
+
         channel_drain(worker->channel);
         worker_set_timer(worker, USEC_INFINITY);
         set_state(worker, WORKER_EXITED);
@@ -449,15 +455,19 @@ void worker_stop(Worker *worker, bool impatient) {
 
 char *worker_describe_exit(const Worker *worker) {
         _cleanup_(freep) char *how = NULL;
+        bool exited = worker->exit_code == CLD_EXITED;
         Buffer words = {};
+        char status[16];
         int r = 0;
 
+        (void)snprintf(status, sizeof(status), "%d", worker->exit_status);
         if (worker->state != WORKER_EXITED)
                 how = strdup("");
-        else if (worker->exit.si_code == CLD_EXITED) {
-                if (asprintf(&how, "exited with status %d", worker->exit.si_status) < 0)
-                        how = NULL;
-        } else if (asprintf(&how, "was killed by signal SIG%s", sigabbrev_np(worker->exit.si_status) ?: "?") < 0)
+        else if (worker->exit_code == 0)
+                how = strdup("could not be started");
+        else if (asprintf(&how, "%s%s%s%s%s", exited ? "exited with status " : "was killed by signal SIG",
+                          exited ? status : sigabbrev_np(worker->exit_status) ?: "?", worker->exit_result ? " (" : "",
+                          worker->exit_result ?: "", worker->exit_result ? ")" : "") < 0)
                 how = NULL;
         if (!how)
                 return NULL;
@@ -571,6 +581,7 @@ Worker *worker_free(Worker *worker) {
         channel_free(worker->channel);
         process_free(worker->process);
         failure_done(&worker->reason);
+        free(worker->exit_result);
         free(worker->server_info);
         free(worker->last_stray);
         for (size_t i = 0; i < WORKER_LAST_LINES; i++)

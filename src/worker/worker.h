@@ -40,7 +40,8 @@ struct Worker {
         Channel *channel;
         sd_event_source *timer;
         WorkerState state;
-        siginfo_t exit;      /* once exited */
+        int exit_code, exit_status; /* once exited: ProcessExit's */
+        char *exit_result;
         bool asked_to_stop;  /* by us: its end is no crash */
         const char *hung_up; /* the pipe that it closed itself: "stdin" or "stdout" */
         unsigned stop_step;
