@@ -96,8 +96,10 @@ static const SandboxKey keys[] = {
         FIXED(OOMPolicy, word, .words = WORDS("kill")),
 };
 
-/* An empty /run: without it, sockets of other services can't be reached, the system bus among them, and no lines of the
- * journal be forged. /tmp can't be bounded in the same way, for DynamicUser brings one that outweighs it. */
+/* An empty /run: sockets of other services can't be reached, the system bus among them, and no lines of the journal be
+ * forged. What tells the name of a dynamic user comes back, for runtimes that want one (Node's os.userInfo() throws
+ * otherwise). /tmp can't be bounded in the same way, for DynamicUser brings one that outweighs it. */
+#define SYSTEM_BINDS "\"BindReadOnlyPaths\":[\"-/run/systemd/userdb/io.systemd.DynamicUser\""
 #define SYSTEM_COMMON                                                                                                  \
         "\"MemoryMax\":\"1G\",\"TasksMax\":256,\"LimitCORE\":0,\"LimitFSIZE\":\"1G\",\"OOMPolicy\":\"kill\","          \
         "\"OOMScoreAdjust\":500,\"DynamicUser\":true,\"NoNewPrivileges\":true,\"CapabilityBoundingSet\":[],"           \
@@ -112,15 +114,16 @@ static const SandboxKey keys[] = {
         "\"TemporaryFileSystem\":[\"/run:ro,size=1M,nr_inodes=1k\",\"/dev/shm:mode=1777,size=64M,nodev\"],"            \
         "\"InaccessiblePaths\":[\"-/etc/mcp-exec\"],"
 
-static const char system_defaults[] = "{" SYSTEM_COMMON "\"PrivateNetwork\":true,\"IPAddressDeny\":[\"any\"],"
-                                      "\"RestrictAddressFamilies\":[\"AF_UNIX\"]}";
+static const char system_defaults[] =
+        "{" SYSTEM_COMMON SYSTEM_BINDS "],\"PrivateNetwork\":true,\"IPAddressDeny\":[\"any\"],"
+        "\"RestrictAddressFamilies\":[\"AF_UNIX\"]}";
 
 /* Where a file opens the network. Names are resolved by what stands in /run. */
 #define SYSTEM_NETWORK                                                                                                 \
-        SYSTEM_COMMON "\"PrivateNetwork\":false,\"RestrictAddressFamilies\":[\"AF_UNIX\",\"AF_INET\",\"AF_INET6\","    \
-                      "\"AF_NETLINK\"],\"BindReadOnlyPaths\":[\"-/run/systemd/resolve\","                              \
-                      "\"-/run/NetworkManager/resolv.conf\",\"-/run/NetworkManager/no-stub-resolv.conf\","             \
-                      "\"-/run/resolvconf/resolv.conf\"]"
+        SYSTEM_COMMON SYSTEM_BINDS ",\"-/run/systemd/resolve\",\"-/run/NetworkManager/resolv.conf\","                  \
+                                   "\"-/run/NetworkManager/no-stub-resolv.conf\",\"-/run/resolvconf/resolv.conf\"],"   \
+                                   "\"PrivateNetwork\":false,\"RestrictAddressFamilies\":[\"AF_UNIX\",\"AF_INET\","    \
+                                   "\"AF_INET6\",\"AF_NETLINK\"]"
 
 static const char system_network_defaults[] = "{" SYSTEM_NETWORK "}";
 static const char system_addresses_defaults[] = "{" SYSTEM_NETWORK ",\"IPAddressDeny\":[\"any\"]}";

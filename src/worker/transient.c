@@ -71,25 +71,48 @@ static int append_strings(sd_bus_message *message, const char *name, char *const
         return r;
 }
 
-/* ExecStart, with the flag that keeps systemd from putting the environment's values for $NAME in the arguments. */
+/* systemd puts the values of variables for $NAME and ${NAME} in the arguments, and $ for $$. There is a flag against
+ * that, in ExecStartEx; but systemd 252 can't read that back from the unit's file (systemctl daemon-reload). */
+static char *escape_dollars(const char *argument) {
+        char *escaped = new0(char, 2 * strlen(argument) + 1), *p = escaped;
+
+        if (!escaped)
+                return NULL;
+
+        for (; *argument; argument++) {
+                if (*argument == '$')
+                        *p++ = '$';
+                *p++ = *argument;
+        }
+
+        return escaped;
+}
+
 static int append_command(sd_bus_message *message, const char *executable, char *const *argv) {
         int r;
 
         r = sd_bus_message_open_container(message, 'r', "sv");
         if (r >= 0)
-                r = sd_bus_message_append(message, "s", "ExecStartEx");
+                r = sd_bus_message_append(message, "s", "ExecStart");
         if (r >= 0)
-                r = sd_bus_message_open_container(message, 'v', "a(sasas)");
+                r = sd_bus_message_open_container(message, 'v', "a(sasb)");
         if (r >= 0)
-                r = sd_bus_message_open_container(message, 'a', "(sasas)");
+                r = sd_bus_message_open_container(message, 'a', "(sasb)");
         if (r >= 0)
-                r = sd_bus_message_open_container(message, 'r', "sasas");
+                r = sd_bus_message_open_container(message, 'r', "sasb");
         if (r >= 0)
                 r = sd_bus_message_append(message, "s", executable);
         if (r >= 0)
-                r = sd_bus_message_append_strv(message, (char **)argv);
+                r = sd_bus_message_open_container(message, 'a', "s");
+        for (; *argv && r >= 0; argv++) {
+                _cleanup_(freep) char *argument = escape_dollars(*argv);
+
+                r = argument ? sd_bus_message_append(message, "s", argument) : -ENOMEM;
+        }
         if (r >= 0)
-                r = sd_bus_message_append(message, "as", 1, "no-env-expand");
+                r = sd_bus_message_close_container(message);
+        if (r >= 0)
+                r = sd_bus_message_append(message, "b", /* ignore_failure= */ false);
         for (int i = 0; i < 4 && r >= 0; i++)
                 r = sd_bus_message_close_container(message);
 

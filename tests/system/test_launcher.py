@@ -213,6 +213,7 @@ class Pipes:
         return os.read(self.ours[1], 65536).decode()
 
 
+ARGUMENTS = ["$HOME", "${PATH}", "$", "$$", "a$b${", "%n", "%%", "a b", "", "\"", "'", "\\n", "new\nline\x1b", "ä", ";", "-x"]
 ID = "0123456789abcdef0123456789abcd%02x"
 
 
@@ -345,19 +346,20 @@ def test_only_what_is_configured_is_started(launcher):
 
 @system
 def test_a_worker_is_started_signalled_and_stopped(launcher):
-    server("cat", command="cat", args=["$HOME", "-"], description="%n")
-    program("cat-args", "#!/bin/sh\necho \"$@\"\nexec cat\n")
-    server("args", command=str(PROGRAMS / "cat-args"), args=["$HOME", "${PATH}", "%n", "a b"])
+    program("cat-args", "#!/bin/sh\nprintf '[%s]' \"$@\"\nexec cat\n")
+    server("args", command=str(PROGRAMS / "cat-args"), args=ARGUMENTS)
     pipes = Pipes()
     start(launcher, "args", "client::1.5", ID % 1, pipes.give())
     pipes.close_theirs()
-    assert os.read(pipes.ours[1], 4096) == b"$HOME ${PATH} %n a b\n"
+    assert os.read(pipes.ours[1], 4096).decode() == "".join(f"[{argument}]" for argument in ARGUMENTS)
     assert pipes.ask("hello\n") == "hello\n"
     [unit] = workers()
     assert unit == f"mcp-exec-worker-{ID % 1}.service"
     assert show(unit, "Description") == "McpExec worker of args for client::1.5"
     assert show(unit, "Slice") == "mcpexec.slice" and "mcp-exec.service" in show(unit, "BindsTo")
     assert show(unit, "KillSignal") == "9" and show(unit, "NoNewPrivileges") == "yes"
+    run("systemctl", "daemon-reload")
+    assert show(unit, "LoadState") == "loaded" and "mcp-exec.service" in show(unit, "BindsTo")
     with fails("LaunchFailed", "already"):
         start(launcher, "args", "shared", ID % 1, Pipes().give())
 
@@ -405,7 +407,7 @@ def test_a_worker_is_in_its_sandbox(broker):
     secret.write_text("x")
     Path("/run/a-service").mkdir(exist_ok=True)
     facts = json.loads(python(broker, "python", """
-import json, os, socket
+import json, os, pwd, socket
 def attempt(f, *a):
     try:
         f(*a)
@@ -424,6 +426,7 @@ print(json.dumps({
     "mount": attempt(os.chroot, "/"), "status": open("/proc/self/status").read(),
     "limits": open("/proc/self/limits").read(), "score": open("/proc/self/oom_score_adj").read(),
     "journal": attempt(s.connect, "/run/systemd/journal/stdout"), "log": attempt(s.connect, "/dev/log"),
+    "name": pwd.getpwuid(os.getuid()).pw_name, "userdb": os.listdir("/run/systemd/userdb"),
     "shm": os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize,
 }))
 """))
@@ -435,7 +438,7 @@ print(json.dumps({
     assert facts["uid"] >= 61184 and facts["uid"] not in (0, int(run("id", "-u", "mcp-exec")))
     assert facts["cwd"] == facts["home"] == "/tmp"
     assert facts["environment"] == ["HOME", "INVOCATION_ID", "LANG", "PATH"]
-    assert set(facts["run"]) <= {"systemd"}
+    assert set(facts["run"]) <= {"systemd"} and facts["userdb"] == ["io.systemd.DynamicUser"] and facts["name"]
     assert facts["etc"] == "Read-only file system" and facts["tmp"] == "done"
     assert facts["inet"] == "Address family not supported by protocol"
     for place in ("bus", "journal", "log", "secret", "configuration", "one", "abstract", "mount"):
@@ -620,6 +623,10 @@ def test_a_restart_of_systemd_changes_nothing(broker, verb):
     with fails("WorkerDied", "SIGSEGV"):
         broker.call_tool("kept", "run", {"code": "import os; os.kill(os.getpid(), 11)"})
     assert python(broker, "kept", "print(1)") == "1"
+    run("systemctl", verb)
+    assert {show(unit, "LoadState") for unit in workers()} == {"loaded"}
+    run("systemctl", "restart", "mcp-exec.service")
+    assert workers() == []
 
 
 @system

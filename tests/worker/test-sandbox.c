@@ -348,7 +348,7 @@ static void test_start_message(void) {
 
         assert_holds(text, "STRING \"mcp-exec-worker-0123456789abcdef0123456789abcdef.service\"");
         assert_holds(text, "STRING \"/usr/bin/cat\"");
-        assert_holds(text, "STRING \"no-env-expand\"");
+        assert_holds(text, "STRING \"$$HOME\"");
         assert_holds(text, "STRING \"TOKEN=secret\"");
         assert_holds(text, "STRING \"HOME=/tmp\"");
         assert_holds(text, "STRING \"-/tmp\"");
