@@ -6,6 +6,7 @@ once with the machine's cgroup controllers.
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO / "tests/lib"))
 
+import real_servers  # noqa: E402
 from caller import Caller, CallFailed, fails  # noqa: E402
 
 INSIDE = os.environ.get("MCP_EXEC_INSIDE")  # "system", "limits" or nothing
@@ -91,6 +93,7 @@ def build(tmp_path_factory):
 def run_inside(build, kind, *options):
     arguments = [REPO / "tests/with-systemd", *options, "--bind", REPO, "--bind", build, "--",
                  "env", f"MCP_EXEC_INSIDE={kind}", f"MCP_EXEC_BUILD={build}", "PYTHONDONTWRITEBYTECODE=1",
+                 f"MCP_EXEC_TEST_NPM={os.environ.get('MCP_EXEC_TEST_NPM', '')}",
                  sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider",
                  "--rootdir", REPO / "tests/system", __file__]
     inside = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
@@ -467,8 +470,27 @@ print(json.dumps({
     assert "NoNewPrivs:\t1" in facts["status"] and "CapBnd:\t0000000000000000" in facts["status"]
     assert "Seccomp:\t2" in facts["status"] and facts["score"].strip() == "500"
     assert facts["shm"] == 64 << 20
+    assert exposure(unit) <= 1.0
+
+
+@system
+def test_node_runs_in_the_sandbox(broker):
+    npm = real_servers.npm_folder()
+    if not npm or not real_servers.NODE:
+        pytest.skip("the servers of tests/npm are not installed (npm ci)")
+    shutil.copytree(npm / "node_modules", PROGRAMS / "node_modules")
+    server("everything", command=real_servers.NODE,
+           args=[str(PROGRAMS / "node_modules/@modelcontextprotocol/server-everything/dist/index.js"), "stdio"])
+    broker.reload()
+    assert "hello" in broker.call_tool("everything", "echo", {"message": "hello"})
+    assert "5" in broker.call_tool("everything", "get-sum", {"a": 2, "b": 3})
+    unit = next(unit for unit in workers() if "of everything for" in show(unit, "Description"))
+    assert exposure(unit) <= 1.0
+
+
+def exposure(unit):
     level = run("systemd-analyze", "security", "--no-pager", unit).split("Overall exposure level")[1]
-    assert float(level.split(":")[1].split()[0]) <= 1.0, level
+    return float(level.split(":")[1].split()[0])
 
 
 @system
