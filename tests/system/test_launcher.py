@@ -1,7 +1,7 @@
 """Workers as units of systemd: the root launcher, the sandbox, ends of all kinds, and a user's own systemd.
 
-Run from outside, this installs a build and runs itself again in a throwaway systemd (tests/with-systemd), on each bus and
-once with the machine's cgroup controllers.
+Run from outside, this installs a build and runs itself again in a throwaway systemd (tests/with-systemd), on each bus
+and once with the machine's cgroup controllers.
 """
 
 import json
@@ -147,10 +147,10 @@ def installed():
     if "SystemdService" not in activation.read_text():
         activation.write_text("[D-BUS Service]\nName=org.example.McpExec\nExec=/bin/false\nUser=mcp-exec\n"
                               "SystemdService=mcp-exec.service\n")
-    # As systemd itself does where it isn't in a container: without it credentials don't come to where services see them.
+    # As systemd itself does where it isn't in a container: credentials don't come to where services see them otherwise.
     run("mount", "--make-rshared", "/")
-    SERVERS.mkdir(parents=True)
-    PROGRAMS.mkdir(parents=True)
+    SERVERS.mkdir(parents=True, exist_ok=True)
+    PROGRAMS.mkdir(parents=True, exist_ok=True)
     for unit in ("mcp-exec.service", "mcp-exec-launcher.service"):
         folder = Path(f"/etc/systemd/system/{unit}.d")
         folder.mkdir(parents=True, exist_ok=True)
@@ -241,7 +241,8 @@ class Pipes:
         return os.read(self.ours[1], 65536).decode()
 
 
-ARGUMENTS = ["$HOME", "${PATH}", "$", "$$", "a$b${", "%n", "%%", "a b", "", "\"", "'", "\\n", "new\nline\x1b", "ä", ";", "-x"]
+ARGUMENTS = ["$HOME", "${PATH}", "$", "$$", "a$b${", "%n", "%%", "a b", "", "\"", "'", "\\n",
+             "new\nline\x1b", "ä", ";", "-x"]
 ID = "0123456789abcdef0123456789abcd%02x"
 
 
@@ -540,8 +541,10 @@ def test_every_key_of_a_sandbox_is_taken_by_systemd(broker):
     }
     server("all", sandbox=keys)
     assert broker.reload() == []
-    assert python(broker, "all", "import os; print(open(os.environ['CREDENTIALS_DIRECTORY'] + '/token').read())") == "s3cret"
-    assert python(broker, "all", "import os; print(os.path.exists('/opt'), os.listdir('/var/lib'), os.getpriority(0, 0))") == "True [] 5"
+    assert python(broker, "all", "import os; print(open(os.environ['CREDENTIALS_DIRECTORY'] + '/token').read())"
+                  ) == "s3cret"
+    assert python(broker, "all", "print(os.path.exists('/opt'), os.listdir('/var/lib'), os.getpriority(0, 0))"
+                  ) == "True [] 5"
     unit = next(unit for unit in workers() if "of all for" in show(unit, "Description"))
     shown = {name: show(unit, name) for name in (*keys, "CPUQuotaPerSecUSec", "RuntimeMaxUSec", "LimitNOFILESoft")}
     assert shown["MemoryMax"] == str(64 << 20) and shown["MemorySwapMax"] == "0" and shown["TasksMax"] == "20"
@@ -647,7 +650,8 @@ def test_signals_from_others_count_for_nothing(broker):
             message.append("org.freedesktop.systemd1." + interface,
                            dbus.Dictionary(values, signature="sv"), dbus.Array([], signature="s"), signature="sa{sv}as")
             nobody.bus.send_message(message)
-        message = dbus.lowlevel.SignalMessage("/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager", "UnitRemoved")
+        message = dbus.lowlevel.SignalMessage("/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager",
+                                              "UnitRemoved")
         message.set_destination(name)
         message.append(unit, dbus.ObjectPath(path), signature="so")
         nobody.bus.send_message(message)
@@ -674,25 +678,42 @@ def test_a_restart_of_systemd_changes_nothing(broker, verb):
     assert workers() == []
 
 
+def kill_broker():
+    pid = show("mcp-exec.service", "MainPID")
+    os.kill(int(pid), signal.SIGKILL)
+    return lambda: show("mcp-exec.service", "MainPID") != pid and \
+        show("mcp-exec.service", "ActiveState") != "deactivating"
+
+
+def reload_when_there(caller):
+    """dbus-broker refuses to start a service whose unit is just about to fail."""
+    def reload():
+        try:
+            return [caller.reload()]
+        except CallFailed as error:
+            assert "NameHasNoOwner" in error.name, error
+    wait_for(reload)
+
+
 @system
 def test_no_worker_outlives_the_broker(broker):
     python(broker, "python", "print(1)")
     assert workers()
-    pid = int(show("mcp-exec.service", "MainPID"))
-    os.kill(pid, signal.SIGKILL)
+    settled = kill_broker()
     wait_for(lambda: workers() == [], 1)
+    wait_for(settled)
     # Also one whose start is under way
-    fresh = Caller(SYSTEM_BUS)
     for delay in (0, 0.005, 0.02, 0.05):
-        server(f"slow-{int(delay * 1000)}", command="sleep", args=["1000"])
-        fresh.reload()
-        fresh.begin_tool(f"slow-{int(delay * 1000)}", "x")
+        name = f"slow-{int(delay * 1000)}"
+        server(name, command="sleep", args=["1000"])
+        reload_when_there(broker)
+        broker.begin_tool(name, "x")
         time.sleep(delay)
-        os.kill(int(show("mcp-exec.service", "MainPID")), signal.SIGKILL)
-        wait_for(lambda: show("mcp-exec.service", "ActiveState") in ("inactive", "failed", "active"))
+        settled = kill_broker()
         time.sleep(0.5)
         assert workers() == [], delay
-    fresh.close()
+        wait_for(settled)
+    reload_when_there(broker)
 
 
 @system
@@ -712,7 +733,8 @@ def test_one_that_closes_its_pipes_is_found_out(broker):
     broker.reload()
     for name in ("mute", "deaf"):
         assert failure(broker, name).name in ("HandshakeFailed", "LaunchFailed")
-    wait_for(lambda: not any("of mute" in show(u, "Description") or "of deaf" in show(u, "Description") for u in workers()))
+    wait_for(lambda: not any(f"of {name} for" in show(unit, "Description")
+                             for unit in workers() for name in ("mute", "deaf")))
 
 
 # A user's own systemd
@@ -728,7 +750,8 @@ def user(installed):
 
 def user_systemctl(*arguments, check=True):
     return run("runuser", "-u", "tester", "--", "env", f"XDG_RUNTIME_DIR=/run/user/{UID}",
-               f"DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/{UID}/bus", "systemctl", "--user", *arguments, check=check)
+               f"DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/{UID}/bus", "systemctl", "--user", *arguments,
+               check=check)
 
 
 @system
