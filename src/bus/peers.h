@@ -80,7 +80,7 @@ struct Connection {
         sd_bus *bus;
         pid_t pid;
         int fd, pidfd; /* fd: a duplicate, to look at what comes in */
-        sd_event_source *bytes_source, *timer;
+        sd_event_source *bytes_source, *timer, *connected_source;
         uint64_t accepted, message_since; /* usec, CLOCK_MONOTONIC; 0: no message has begun */
         bool closing;
 };

@@ -27,6 +27,8 @@
 #define MESSAGE_MAX (16 << 20)           /* bytes, as on the bus */
 #define UNREAD_CLOSE 256                 /* messages that wait for a client that doesn't read */
 
+#define FIRST_MESSAGES_MAX 64 /* that may be in the buffer when the authentication is done */
+
 #define DBUS_NAME "org.freedesktop.DBus"
 #define FIXED_HEADER                                                                                                   \
         16 /* bytes at the start of each message that tell its size (D-Bus specification, Message Format) */
@@ -48,6 +50,7 @@ static Connection *connection_free(Connection *connection) {
                 peers_remove(service, connection->client);
         sd_event_source_disable_unref(connection->bytes_source);
         sd_event_source_disable_unref(connection->timer);
+        sd_event_source_disable_unref(connection->connected_source);
         sd_bus_close_unref(connection->bus);
         safe_close(connection->fd);
         safe_close(connection->pidfd);
@@ -135,6 +138,18 @@ static int on_bytes(sd_event_source *source _unused_, int fd _unused_, uint32_t 
         return 0;
 }
 
+/* A client may write its first message without waiting for the end of the authentication. sd-bus has it in its buffer
+ * then, and waits for more to come in before it looks there. */
+static int on_connected(sd_event_source *source _unused_, void *userdata) {
+        Connection *connection = userdata;
+
+        for (unsigned i = 0; i < FIRST_MESSAGES_MAX && !connection->closing; i++)
+                if (sd_bus_process(connection->bus, NULL) <= 0)
+                        break;
+
+        return 0;
+}
+
 /* Stands in for the bus that clients think they talk to: a name of one's own, and nobody else there */
 static int answer_as_bus(Connection *connection, sd_bus_message *message, sd_bus_error *error) {
         const char *member = sd_bus_message_get_member(message), *name = NULL;
@@ -176,13 +191,16 @@ static int answer_as_bus(Connection *connection, sd_bus_message *message, sd_bus
 
 static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Connection *connection = userdata;
-        const char *destination = sd_bus_message_get_destination(message),
-                   *interface = sd_bus_message_get_interface(message);
+        const char *destination = sd_bus_message_get_destination(message);
         uint64_t n_unread = 0;
         uint8_t type = 0;
 
         (void)sd_bus_message_get_type(message, &type);
-        if (type == SD_BUS_MESSAGE_SIGNAL && interface && streq(interface, "org.freedesktop.DBus.Local")) {
+        if (sd_bus_message_is_signal(message, "org.freedesktop.DBus.Local", "Connected") > 0)
+                return connection->connected_source ||
+                       sd_event_add_defer(connection->service->event, &connection->connected_source, on_connected,
+                                          connection) < 0;
+        if (sd_bus_message_is_signal(message, "org.freedesktop.DBus.Local", "Disconnected") > 0) {
                 close_soon(connection, "its client has left");
                 return 1;
         }
@@ -270,6 +288,8 @@ static int start_bus(Connection *connection, int fd) {
         if (r >= 0)
                 r = sd_bus_negotiate_fds(connection->bus, /* b= */ true);
         if (r >= 0)
+                r = sd_bus_set_connected_signal(connection->bus, /* b= */ true);
+        if (r >= 0)
                 r = sd_bus_add_filter(connection->bus, NULL, on_message, connection);
         if (r >= 0)
                 r = objects_register(service, connection->bus);
@@ -301,7 +321,8 @@ static int connection_new(Service *service, int fd) {
         TAILQ_INSERT_TAIL(&service->connections, connection, link);
         service->n_connections++;
 
-        (void)snprintf(name, sizeof(name), "private.%llu", (unsigned long long)++service->last_connection);
+        /* In the form of a unique name. A bus begins its own with 1. */
+        (void)snprintf(name, sizeof(name), ":0.%llu", (unsigned long long)++service->last_connection);
         connection->accepted = service_now(service);
         connection->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         client = connection->client = client_new(name);
