@@ -189,6 +189,17 @@ static int check_fd(int fd, const char *name, bool reading, sd_bus_error *error)
         return 0;
 }
 
+/* stdin of a worker that is reached by a socket, with nobody waiting at it but the broker */
+static int check_socket(int fd, sd_bus_error *error) {
+        int flags = fcntl(fd, F_GETFL);
+
+        if (flags < 0 || flags & O_PATH || sd_is_socket_unix(fd, SOCK_STREAM, /* listening= */ 1, NULL, 0) <= 0)
+                return sd_bus_error_set(error, SD_BUS_ERROR_INVALID_ARGS,
+                                        "stdin has to be a listening socket: the server's transport is socket");
+
+        return 0;
+}
+
 /* As the files are now: they are read at each start. */
 static int find_server(Root *root, const char *name, ServerConfig **ret, sd_bus_error *error) {
         _cleanup_(catalogue_freep) Catalogue *catalogue = NULL;
@@ -257,10 +268,14 @@ static int method_start(sd_bus_message *message, void *userdata, sd_bus_error *e
         if (!owner_valid(owner))
                 return wrong(error, "an owner is \"shared\", \"uid:N\" or \"client:NAME\"");
         r = check_id(id, error);
-        for (int i = 0; i < 3 && r >= 0; i++)
-                r = check_fd(fds[i], names[i], /* reading= */ i == 0, error);
+        for (int i = 1; i < 3 && r >= 0; i++)
+                r = check_fd(fds[i], names[i], /* reading= */ false, error);
         if (r >= 0)
                 r = find_server(root, server, &config, error);
+        if (r >= 0)
+                r = config->transport == SERVER_TRANSPORT_SOCKET
+                            ? check_socket(fds[0], error)
+                            : check_fd(fds[0], names[0], /* reading= */ true, error);
         if (r >= 0)
                 r = sd_bus_get_property_strv(root->bus, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER, "Environment",
                                              error, &inherited);

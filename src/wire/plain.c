@@ -30,6 +30,22 @@ static int plain_read_params(const char *text, size_t size, unsigned depth_max, 
         return 0;
 }
 
+static int lines_read_params(const char *text, size_t size, unsigned depth_max, McpParams *ret, JsonError *error) {
+        _cleanup_(freep) char *line = NULL;
+        int r;
+
+        r = plain_read_params(text, size, depth_max, ret, error);
+        if (r < 0 || !json_is(ret->text, '"'))
+                return r;
+
+        line = json_decode(ret->text);
+        if (line && !strpbrk(line, "\r\n"))
+                return 0;
+
+        *error = (JsonError){ .offset = ret->text.data - text, .reason = "has a line break, and is sent as one line" };
+        return -EINVAL;
+}
+
 /* One line, or for once all that its stdin gets: that needs no end, but tools like grep and sed are used to one. */
 static int append_text(Buffer *buffer, const McpParams *params, bool one_line) {
         size_t before = buffer_size(buffer);
@@ -89,7 +105,7 @@ int plain_result(const char *text, size_t size, unsigned depth_max, Buffer *scra
 
 const WireProtocol lines_protocol = {
         .name = "lines",
-        .read_params = plain_read_params,
+        .read_params = lines_read_params,
         .append_request = lines_append_request,
 };
 

@@ -26,8 +26,9 @@ static void fail_requests_of(Pool *pool, Worker *worker, const char *how) {
 
         for (request = TAILQ_LAST(&worker->requests, RequestList); request; request = previous) {
                 previous = TAILQ_PREV(request, RequestList, link);
-                if (!pool->closing &&
-                    (request->position >= written || (pool->config->idempotent && !request->retried))) {
+                /* A command that has got no byte may have done all its work nevertheless. */
+                if (!pool->closing && ((request->position >= written && worker->wire != &once_protocol) ||
+                                       (pool->config->idempotent && !request->retried))) {
                         request->retried = request->position < written;
                         pool_requeue(request);
                 }
@@ -96,7 +97,12 @@ static void reap(Pool *pool, Worker *worker) {
         if (!started && !worker->reason.message && !worker->asked_to_stop && worker->config == pool->config)
                 relaunch = handshake_died(worker);
 
-        crashed = !relaunch && (worker->reason.message || !worker->asked_to_stop) &&
+        /* A command that fails says so to its caller; it is there for the next. */
+        if (worker->wire == &once_protocol && worker->calls > 0)
+                worker_conclude(worker);
+
+        crashed = !relaunch && !(worker->wire == &once_protocol && worker->calls > 0 && worker->exit_code != 0) &&
+                  (worker->reason.message || !worker->asked_to_stop) &&
                   (!started || worker->n_requests > 0 || worker->reason.message || worker->exit_code != CLD_EXITED ||
                    worker->exit_status != 0 || pool->config->pool.min > 0);
         if (crashed && !worker->accounted)
@@ -104,7 +110,7 @@ static void reap(Pool *pool, Worker *worker) {
 
         fail_requests_of(pool, worker, how ?: "ended");
         pool->prestart = pool->prestart || relaunch;
-        pool_remove_worker(pool, worker, how ?: "ended", crashed);
+        pool_remove_worker(pool, worker, worker->reason.message ?: how ?: "ended", crashed);
 }
 
 /* Recycling: a successor is started before its predecessor drains, so that no call waits for it. */

@@ -145,7 +145,7 @@ static int append_surroundings(sd_bus_message *message, const TransientSpec *spe
                 return -ENOMEM;
         }
 
-        environment = make_environment(config, spec->path, home, NULL);
+        environment = make_environment(config, spec->path, home, /* id= */ NULL, /* folder= */ NULL);
         if (!environment)
                 return -ENOMEM;
 
@@ -167,6 +167,14 @@ static int append_life(sd_bus_message *message, const TransientSpec *spec) {
         r = sd_bus_message_append(message, "(sv)(sv)(sv)(sv)(sv)(sv)", "Type", "s", "exec", "CollectMode", "s",
                                   "inactive-or-failed", "Slice", "s", SLICE, "KillMode", "s", "control-group",
                                   "KillSignal", "i", SIGKILL, "TimeoutStopUSec", "t", STOP_TIMEOUT);
+        if (r >= 0 && spec->user && spec->config->transport == SERVER_TRANSPORT_FILE) {
+                char folder[TRANSIENT_NAME_MAX];
+
+                /* For the files of its call; /tmp is not its own there. systemd removes it. */
+                (void)snprintf(folder, sizeof(folder), "mcp-exec-worker-%s", spec->id);
+                r = sd_bus_message_append(message, "(sv)(sv)", "RuntimeDirectory", "as", 1, folder,
+                                          "RuntimeDirectoryMode", "u", UINT32_C(0700));
+        }
         if (r >= 0 && spec->bind_to)
                 r = sd_bus_message_append(message, "(sv)(sv)", "BindsTo", "as", 1, spec->bind_to, "After", "as", 1,
                                           spec->bind_to);

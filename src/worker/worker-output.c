@@ -2,12 +2,14 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/wait.h>
 
 #include "base/text.h"
 #include "worker/pool.h"
 #include "worker/worker.h"
 
 #define LINE_SHOWN ((size_t)240)
+#define OUTPUT_SHOWN ((size_t)1024)
 #define ANSWER_ROOM ((size_t)64 * 1024) /* of answers to the worker's own requests that it doesn't read */
 #define REQUEST_ID_MAX ((size_t)8192)
 #define OVERSIZED_FACTOR 16 /* a line over so many times limits.message has no end */
@@ -73,7 +75,7 @@ static void on_answer(Worker *worker, const McpMessage *message) {
 static void on_request(Worker *worker, const McpMessage *message, const char *line, size_t size) {
         Buffer *input = channel_input(worker->channel);
 
-        if (worker->era == MCP_ERA_MODERN || message->id.size > REQUEST_ID_MAX) {
+        if (worker->wire != &mcp_protocol || worker->era == MCP_ERA_MODERN || message->id.size > REQUEST_ID_MAX) {
                 stray(worker, line, size);
                 return;
         }
@@ -125,13 +127,77 @@ static bool fail_asker(Worker *worker, const McpIdFinder *finder, FailureCode co
         return true;
 }
 
+/* A line that answers the one request under way, and says nothing of it. One that nothing asked for tells that the
+ * worker and the broker aren't of one mind about what answers what. */
+static void on_plain_line(Worker *worker, const char *line, size_t size) {
+        Request *request = TAILQ_FIRST(&worker->requests);
+        Outcome outcome = {};
+        Buffer scratch = {};
+
+        if (!request) {
+                _cleanup_(freep) char *shown = text_escape(line, MIN(size, LINE_SHOWN), LINE_SHOWN);
+
+                if (worker->state < WORKER_STOPPING)
+                        worker_fail(worker, FAILURE_PROTOCOL_ERROR, "it wrote a line that nothing asked for: %s",
+                                    shown ?: "");
+                return;
+        }
+
+        if (plain_result(line, size, worker->config->limits.depth, &scratch, &outcome.result, &outcome.traits) < 0)
+                finish_failed(worker, request, FAILURE_UNAVAILABLE, "out of memory");
+        else
+                worker_finish(worker, request, &outcome);
+        buffer_done(&scratch);
+}
+
+/* What a command printed, for an error's text */
+static char *shown_output(const Worker *worker) {
+        return buffer_size(&worker->output) > 0
+                       ? text_escape(buffer_data(&worker->output), MIN(buffer_size(&worker->output), OUTPUT_SHOWN),
+                                     OUTPUT_SHOWN)
+                       : NULL;
+}
+
+void worker_conclude(Worker *worker) {
+        Request *request = TAILQ_FIRST(&worker->requests);
+        _cleanup_(freep) char *how = NULL, *printed = NULL;
+        Outcome outcome = {};
+        Buffer scratch = {};
+
+        if (!request || worker->reason.message || worker->exit_code == 0 || worker->asked_to_stop)
+                return;
+
+        if (worker->exit_code != CLD_EXITED || worker->exit_status != 0) {
+                how = worker_describe_exit(worker);
+                printed = shown_output(worker);
+                finish_failed(worker, request, worker->exit_code == CLD_EXITED ? FAILURE_REMOTE : FAILURE_WORKER_DIED,
+                              "%s %s%s%s", worker->config->command, how ?: "failed", printed ? "; its output: " : "",
+                              printed ?: "");
+        } else if (plain_result(buffer_data(&worker->output) ?: "", buffer_size(&worker->output),
+                                worker->config->limits.depth, &scratch, &outcome.result, &outcome.traits) < 0)
+                finish_failed(worker, request, FAILURE_UNAVAILABLE, "out of memory");
+        else
+                worker_finish(worker, request, &outcome);
+        buffer_done(&scratch);
+}
+
 void worker_on_line(void *userdata, const char *line, size_t size) {
         Worker *worker = userdata;
         McpMessage message;
         JsonError error;
         int r;
 
-        r = mcp_parse(line, size, worker->config->limits.depth, &message, &error);
+        if (worker->wire == &once_protocol) {
+                if (buffer_append(&worker->output, line, size) < 0)
+                        worker_fail(worker, FAILURE_UNAVAILABLE, "out of memory");
+                return;
+        }
+        if (!worker->wire->parse) {
+                on_plain_line(worker, line, size);
+                return;
+        }
+
+        r = worker->wire->parse(line, size, worker->config->limits.depth, &message, &error);
         if (r < 0) {
                 McpIdFinder finder = {};
                 char why[200];
@@ -173,6 +239,13 @@ void worker_on_oversized(void *userdata, const char *piece, size_t size, bool la
         Worker *worker = userdata;
         uint64_t limit = worker->config->limits.message;
         char why[200];
+
+        if (!worker->wire->parse) {
+                if (worker->state < WORKER_STOPPING)
+                        worker_fail(worker, FAILURE_TOO_LARGE, "it wrote more than limits.message, which is %llu bytes",
+                                    (unsigned long long)limit);
+                return;
+        }
 
         mcp_id_finder_feed(&worker->oversized, piece, size);
         worker->oversized_size += size;

@@ -38,6 +38,8 @@ struct Worker {
 
         Process *process;
         Channel *channel;
+        const WireProtocol *wire; /* how it is spoken to */
+        Buffer output;            /* protocol once: all that it wrote */
         sd_event_source *timer;
         WorkerState state;
         int exit_code, exit_status; /* once exited: ProcessExit's */
@@ -121,4 +123,5 @@ void worker_set_timer(Worker *worker, uint64_t usec);
 void worker_became_ready(Worker *worker);
 void worker_answered_ping(Worker *worker);
 void worker_finish(Worker *worker, Request *request, const Outcome *outcome);
+void worker_conclude(Worker *worker); /* its exit is the answer to its call: protocol once */
 void worker_fail(Worker *worker, FailureCode code, const char *format, ...) _printf_(3, 4);

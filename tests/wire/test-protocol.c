@@ -45,9 +45,11 @@ static void test_requests(void) {
 
 /* A string with a line's end can't be one line. */
 static void test_one_line(void) {
-        McpParams params = read_params(&lines_protocol, "\"two\\nlines\"");
+        McpParams params = read_params(&once_protocol, "\"two\\nlines\"");
         Buffer buffer = {};
+        JsonError error;
 
+        assert_number(lines_protocol.read_params(params.text.data, params.text.size, 64, &params, &error), -EINVAL);
         assert_number(buffer_append_string(&buffer, "before"), 0);
         assert_number(lines_protocol.append_request(&buffer, 1, MCP_ERA_AUTO, "any", &params), -EINVAL);
         assert_bytes(buffer_data(&buffer), buffer_size(&buffer), "before", 6);
