@@ -45,7 +45,7 @@ static const SandboxKey keys[] = {
         SWITCH(PrivateUsers),
         SWITCH(PrivateDevices),
         SWITCH(PrivateIPC),
-        SWITCH(PrivateTmp),
+        KEY(PrivateTmp, switch, .flags = SANDBOX_NAMESPACE | SANDBOX_USER_ONLY),
         SWITCH(ProtectClock),
         SWITCH(ProtectControlGroups),
         SWITCH(ProtectHostname),
@@ -53,14 +53,15 @@ static const SandboxKey keys[] = {
         SWITCH(ProtectKernelModules),
         SWITCH(ProtectKernelTunables),
         WORD(ProtectHome, "yes", "no", "read-only", "tmpfs"),
-        WORD(ProtectSystem, "yes", "no", "full", "strict"),
+        KEY(ProtectSystem, word, .flags = SANDBOX_NAMESPACE | SANDBOX_USER_ONLY,
+            .words = WORDS("yes", "no", "full", "strict")),
         WORD(ProtectProc, "noaccess", "invisible", "ptraceable", "default"),
         WORD(ProcSubset, "all", "pid"),
         KEY(LockPersonality, switch),
         KEY(MemoryDenyWriteExecute, switch),
         KEY(RestrictNamespaces, namespaces),
         KEY(RestrictRealtime, switch),
-        KEY(RestrictSUIDSGID, switch),
+        KEY(RestrictSUIDSGID, switch, .flags = SANDBOX_USER_ONLY),
 
         LIST(ReadOnlyPaths, paths),
         LIST(ReadWritePaths, paths),
@@ -95,8 +96,10 @@ static const SandboxKey keys[] = {
         FIXED(OOMPolicy, word, .words = WORDS("kill")),
 };
 
-/* An empty /run: without it, sockets of other services can't be reached, the system bus among them, and no lines of the
- * journal be forged. /tmp can't be bounded in the same way, for DynamicUser brings one that outweighs it. */
+/* An empty /run: sockets of other services can't be reached, the system bus among them, and no lines of the journal be
+ * forged. What tells the name of a dynamic user comes back, for runtimes that want one (Node's os.userInfo() throws
+ * otherwise). /tmp can't be bounded in the same way, for DynamicUser brings one that outweighs it. */
+#define SYSTEM_BINDS "\"BindReadOnlyPaths\":[\"-/run/systemd/userdb/io.systemd.DynamicUser\""
 #define SYSTEM_COMMON                                                                                                  \
         "\"MemoryMax\":\"1G\",\"TasksMax\":256,\"LimitCORE\":0,\"LimitFSIZE\":\"1G\",\"OOMPolicy\":\"kill\","          \
         "\"OOMScoreAdjust\":500,\"DynamicUser\":true,\"NoNewPrivileges\":true,\"CapabilityBoundingSet\":[],"           \
@@ -111,15 +114,16 @@ static const SandboxKey keys[] = {
         "\"TemporaryFileSystem\":[\"/run:ro,size=1M,nr_inodes=1k\",\"/dev/shm:mode=1777,size=64M,nodev\"],"            \
         "\"InaccessiblePaths\":[\"-/etc/mcp-exec\"],"
 
-static const char system_defaults[] = "{" SYSTEM_COMMON "\"PrivateNetwork\":true,\"IPAddressDeny\":[\"any\"],"
-                                      "\"RestrictAddressFamilies\":[\"AF_UNIX\"]}";
+static const char system_defaults[] =
+        "{" SYSTEM_COMMON SYSTEM_BINDS "],\"PrivateNetwork\":true,\"IPAddressDeny\":[\"any\"],"
+        "\"RestrictAddressFamilies\":[\"AF_UNIX\"]}";
 
 /* Where a file opens the network. Names are resolved by what stands in /run. */
 #define SYSTEM_NETWORK                                                                                                 \
-        SYSTEM_COMMON "\"PrivateNetwork\":false,\"RestrictAddressFamilies\":[\"AF_UNIX\",\"AF_INET\",\"AF_INET6\","    \
-                      "\"AF_NETLINK\"],\"BindReadOnlyPaths\":[\"-/run/systemd/resolve\","                              \
-                      "\"-/run/NetworkManager/resolv.conf\",\"-/run/NetworkManager/no-stub-resolv.conf\","             \
-                      "\"-/run/resolvconf/resolv.conf\"]"
+        SYSTEM_COMMON SYSTEM_BINDS ",\"-/run/systemd/resolve\",\"-/run/NetworkManager/resolv.conf\","                  \
+                                   "\"-/run/NetworkManager/no-stub-resolv.conf\",\"-/run/resolvconf/resolv.conf\"],"   \
+                                   "\"PrivateNetwork\":false,\"RestrictAddressFamilies\":[\"AF_UNIX\",\"AF_INET\","    \
+                                   "\"AF_INET6\",\"AF_NETLINK\"]"
 
 static const char system_network_defaults[] = "{" SYSTEM_NETWORK "}";
 static const char system_addresses_defaults[] = "{" SYSTEM_NETWORK ",\"IPAddressDeny\":[\"any\"]}";
@@ -275,7 +279,8 @@ char *sandbox_effective(const char *sandbox, bool user) {
         r = buffer_append_string(&text, "{");
         while (r >= 0 && json_next_member(defaults, &position, &name, &value)) {
                 const SandboxKey *key = find_key(name);
-                JsonSlice changed = json_get(own, key->name);
+                JsonSlice changed =
+                        !user && (key->flags & SANDBOX_USER_ONLY) ? (JsonSlice){} : json_get(own, key->name);
                 bool both = changed.data && (key->flags & SANDBOX_ADDS);
 
                 r = append_member(&text, name, changed.data && !both ? changed : value, both ? changed : (JsonSlice){});

@@ -71,41 +71,71 @@ static int append_strings(sd_bus_message *message, const char *name, char *const
         return r;
 }
 
-/* ExecStart, with the flag that keeps systemd from putting the environment's values for $NAME in the arguments. */
+/* systemd puts the values of variables for $NAME and ${NAME} in the arguments, and $ for $$. There is a flag against
+ * that, in ExecStartEx; but systemd 252 can't read that back from the unit's file (systemctl daemon-reload). */
+static char *escape_dollars(const char *argument) {
+        char *escaped = new0(char, 2 * strlen(argument) + 1), *p = escaped;
+
+        if (!escaped)
+                return NULL;
+
+        for (; *argument; argument++) {
+                if (*argument == '$')
+                        *p++ = '$';
+                *p++ = *argument;
+        }
+
+        return escaped;
+}
+
 static int append_command(sd_bus_message *message, const char *executable, char *const *argv) {
         int r;
 
         r = sd_bus_message_open_container(message, 'r', "sv");
         if (r >= 0)
-                r = sd_bus_message_append(message, "s", "ExecStartEx");
+                r = sd_bus_message_append(message, "s", "ExecStart");
         if (r >= 0)
-                r = sd_bus_message_open_container(message, 'v', "a(sasas)");
+                r = sd_bus_message_open_container(message, 'v', "a(sasb)");
         if (r >= 0)
-                r = sd_bus_message_open_container(message, 'a', "(sasas)");
+                r = sd_bus_message_open_container(message, 'a', "(sasb)");
         if (r >= 0)
-                r = sd_bus_message_open_container(message, 'r', "sasas");
+                r = sd_bus_message_open_container(message, 'r', "sasb");
         if (r >= 0)
                 r = sd_bus_message_append(message, "s", executable);
         if (r >= 0)
-                r = sd_bus_message_append_strv(message, (char **)argv);
+                r = sd_bus_message_open_container(message, 'a', "s");
+        for (; *argv && r >= 0; argv++) {
+                _cleanup_(freep) char *argument = escape_dollars(*argv);
+
+                r = argument ? sd_bus_message_append(message, "s", argument) : -ENOMEM;
+        }
         if (r >= 0)
-                r = sd_bus_message_append(message, "as", 1, "no-env-expand");
+                r = sd_bus_message_close_container(message);
+        if (r >= 0)
+                r = sd_bus_message_append(message, "b", /* ignore_failure= */ false);
         for (int i = 0; i < 4 && r >= 0; i++)
                 r = sd_bus_message_close_container(message);
 
         return r;
 }
 
-static bool adds(char *const *environment, const char *variable) {
-        char name[256];
+/* Whether the worker's own environment, or the NULL-terminated names, have a variable of that name */
+static bool has(char *const *environment, const char *const *names, const char *variable) {
+        size_t length = strcspn(variable, "=");
 
-        (void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(variable, "="), variable);
-        return !find_variable(environment, name);
+        for (; environment && *environment; environment++)
+                if (strncmp(*environment, variable, length) == 0 && (*environment)[length] == '=')
+                        return true;
+        for (; names && *names; names++)
+                if (strncmp(*names, variable, length) == 0 && !(*names)[length])
+                        return true;
+
+        return false;
 }
 
-/* What systemd would add to a worker's environment, from its own or by itself */
+/* What systemd would add to a worker's environment, from its own or by itself. No name may stand there twice. */
 static int append_unset(sd_bus_message *message, char *const *environment, char *const *inherited) {
-        static const char *const own[] = { "USER", "LOGNAME", "SHELL", "SYSTEMD_EXEC_PID", "MANAGERPID" };
+        static const char *const own[] = { "USER", "LOGNAME", "SHELL", "SYSTEMD_EXEC_PID", "MANAGERPID", NULL };
         int r;
 
         r = sd_bus_message_open_container(message, 'r', "sv");
@@ -115,11 +145,11 @@ static int append_unset(sd_bus_message *message, char *const *environment, char 
                 r = sd_bus_message_open_container(message, 'v', "as");
         if (r >= 0)
                 r = sd_bus_message_open_container(message, 'a', "s");
-        for (size_t i = 0; i < ELEMENTSOF(own) && r >= 0; i++)
-                if (adds(environment, own[i]))
-                        r = sd_bus_message_append(message, "s", own[i]);
+        for (const char *const *s = own; *s && r >= 0; s++)
+                if (!has(environment, NULL, *s))
+                        r = sd_bus_message_append(message, "s", *s);
         for (; inherited && *inherited && r >= 0; inherited++)
-                if (adds(environment, *inherited)) {
+                if (!has(environment, own, *inherited)) {
                         _cleanup_(freep) char *name = strndup(*inherited, strcspn(*inherited, "="));
 
                         r = name ? sd_bus_message_append(message, "s", name) : -ENOMEM;
