@@ -183,6 +183,7 @@ static const ConfigKey server_keys[] = {
         { "env", config_read_environment, CONFIG(environment), .extra = NULL },
         { "cwd", read_cwd, CONFIG(cwd), .extra = NULL },
         { "disabled", config_read_bool, CONFIG(disabled), .extra = NULL },
+        { "executor", config_read_bool, CONFIG(executor), .extra = NULL },
         { "type", read_type, 0, .extra = NULL },
         { "url", read_url, 0, .extra = NULL },
         { "protocol", config_read_word, CONFIG(protocol), .extra = server_protocol_from_string },
@@ -360,6 +361,12 @@ static void read_idle_timeout(ConfigReader *reader, const ConfigKey *key, const 
         settings->idle_timeout_set = true;
 }
 
+static int call_level_from_string(const char *word) {
+        int level = log_level_from_string(word);
+
+        return level >= LOG_INFO ? level : -1;
+}
+
 int config_read_settings(const char *file, const char *text, size_t size, ProblemList *problems, Settings *settings) {
 #define SETTING(field) offsetof(Settings, field)
         static const ConfigKey limits[] = {
@@ -378,6 +385,7 @@ int config_read_settings(const char *file, const char *text, size_t size, Proble
         static const ConfigKey keys[] = {
                 { "idle_timeout", read_idle_timeout, 0, .min = 0, .max = SECONDS_MAX },
                 { "log_level", config_read_word, SETTING(log_level), .extra = log_level_from_string },
+                { "log_calls", config_read_word, SETTING(log_calls), .extra = call_level_from_string },
                 { "limits", config_read_section, 0, .extra = &limits_section },
         };
         ConfigReader reader = { .file = file, .text = text, .size = size, .problems = problems };

@@ -176,7 +176,8 @@ bool mcp_id_finder_result(const McpIdFinder *finder, uint64_t *ret) {
 }
 
 int mcp_params_read(const char *text, size_t size, unsigned depth_max, McpParams *ret, JsonError *error) {
-        JsonMember meta = { .name = "_meta" };
+        JsonMember members[] = { { .name = "_meta" }, { .name = "name" } };
+        const JsonMember *meta = &members[0], *name = &members[1];
         McpParams params = {};
         int r;
 
@@ -185,7 +186,7 @@ int mcp_params_read(const char *text, size_t size, unsigned depth_max, McpParams
                 return 0;
         }
 
-        r = json_scan(text, size, depth_max, &meta, 1, &params.traits, error);
+        r = json_scan(text, size, depth_max, members, ELEMENTSOF(members), &params.traits, error);
         if (r < 0)
                 return r;
 
@@ -198,16 +199,21 @@ int mcp_params_read(const char *text, size_t size, unsigned depth_max, McpParams
         if (!json_is(params.text, '{'))
                 return -EINVAL;
 
-        if (meta.count > 0) {
-                *error = (JsonError){ .offset = meta.key.data - text, .reason = "_meta stands twice" };
-                if (meta.count > 1)
+        *error = (JsonError){ .offset = name->key.data - text, .reason = "name stands twice" };
+        if (name->count > 1)
+                return -EINVAL;
+        params.name = name->value;
+
+        if (meta->count > 0) {
+                *error = (JsonError){ .offset = meta->key.data - text, .reason = "_meta stands twice" };
+                if (meta->count > 1)
                         return -EINVAL;
                 error->reason = "_meta has to be an object";
-                if (!json_is(meta.value, '{'))
+                if (!json_is(meta->value, '{'))
                         return -EINVAL;
 
-                params.meta = meta.value;
-                params.token = json_get(meta.value, "progressToken");
+                params.meta = meta->value;
+                params.token = json_get(meta->value, "progressToken");
         }
 
         *ret = params;

@@ -8,6 +8,16 @@
 #define MESSAGE_MAX 4096
 #define REMOTE_DATA_MAX 2048
 
+static const char *const code_words[_FAILURE_CODE_MAX] = { [FAILURE_NONE] = "success",
+#define X(code, word) [FAILURE_##code] = word,
+                                                           FAILURE_CODES(X)
+#undef X
+};
+
+const char *failure_code_to_string(FailureCode code) {
+        return code_words[code];
+}
+
 int failure_set(Failure *failure, FailureCode code, const char *format, ...) {
         _cleanup_(freep) char *text = NULL;
         va_list ap;

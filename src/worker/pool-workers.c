@@ -10,8 +10,12 @@
 static void note_crash(Pool *pool, const Failure *failure) {
         const ServerConfig *config = pool->config;
 
+        bool failing = pool_failing(pool);
+
         failure_copy(&pool->last_crash, failure);
         crash_policy_note(&pool->crashes, config->restart.burst, config->restart.interval, pool_now(pool));
+        if (!failing && pool_failing(pool))
+                pool->handlers->crash_loop(pool->userdata, pool->crashes.retry_at - pool_now(pool), failure);
 }
 
 /* What its calls are told: a request of which no byte was written goes to another worker, and so does, once, one of

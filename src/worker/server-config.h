@@ -49,6 +49,7 @@ typedef struct ServerConfig {
         char **environment; /* NAME=value, what the file adds */
         char *cwd;          /* NULL: the home directory */
         bool disabled;
+        bool executor; /* runs code that its callers bring: wants another authorisation */
 
         ServerProtocol protocol;
         ServerTransport transport;

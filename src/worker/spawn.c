@@ -364,6 +364,10 @@ static int spawn_start(Launcher *l, const ProcessSpec *spec, process_exit_handle
         return 0;
 }
 
+static bool spawn_has_network(const ServerConfig *config _unused_) {
+        return true;
+}
+
 static Launcher *spawn_launcher_free(Launcher *l) {
         SpawnLauncher *launcher = (SpawnLauncher *)l;
 
@@ -378,6 +382,7 @@ static const LauncherOps spawn_ops = {
         .start = spawn_start,
         .signal = spawn_signal,
         .memory = spawn_memory,
+        .has_network = spawn_has_network,
         .process_free = spawn_process_free,
         .launcher_free = spawn_launcher_free,
 };
