@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "broker/config-reader.h"
+#include "worker/sandbox.h"
 
 #define SECONDS_MAX (366.0 * 24 * 3600)
 
@@ -145,6 +146,32 @@ static void read_access(ConfigReader *reader, const ConfigKey *key, const cJSON 
                 config_wrong_type(reader, key, "\"polkit\" or an object of users and groups");
 }
 
+/* Each key is a systemd property; what it may be stands in worker/sandbox.c. */
+static void read_sandbox(ConfigReader *reader, const ConfigKey *key, const cJSON *value, void *target) {
+        const cJSON *property;
+
+        for (property = cJSON_IsObject(value) ? value->child : NULL; property; property = property->next) {
+                _cleanup_(freep) char *text = cJSON_PrintUnformatted(property), *problem = NULL;
+                bool again = false;
+                int r;
+
+                for (const cJSON *p = value->child; p != property; p = p->next)
+                        again = again || streq(p->string, property->string);
+
+                config_enter(reader, property->string);
+                r = text ? sandbox_check(property->string, (JsonSlice){ text, strlen(text) }, &problem) : -ENOMEM;
+                if (again)
+                        config_report(reader, "key %s stands twice", property->string);
+                else if (r == -ENOMEM)
+                        config_no_memory(reader);
+                else if (r < 0)
+                        config_report(reader, "%s", problem);
+                config_leave(reader);
+        }
+
+        config_read_json(reader, key, value, target);
+}
+
 static const ConfigKey pool_keys[] = {
         { "min", config_read_unsigned, CONFIG(pool.min), .min = 0, .max = 64 },
         { "max", config_read_unsigned, CONFIG(pool.max), .min = 1, .max = 64 },
@@ -198,7 +225,7 @@ static const ConfigKey server_keys[] = {
         { "timeouts", config_read_section, 0, .extra = SECTION(timeouts_keys) },
         { "restart", config_read_section, 0, .extra = SECTION(restart_keys) },
         { "limits", config_read_section, 0, .extra = SECTION(limits_keys) },
-        { "sandbox", config_read_json, CONFIG(sandbox), .extra = NULL },
+        { "sandbox", read_sandbox, CONFIG(sandbox), .extra = NULL },
         { "access", read_access, 0, .extra = NULL },
 };
 

@@ -42,6 +42,7 @@ struct Worker {
         WorkerState state;
         int exit_code, exit_status; /* once exited: ProcessExit's */
         char *exit_result;
+        bool start_logged;   /* with its pid, which a unit has only after a while */
         bool asked_to_stop;  /* by us: its end is no crash */
         const char *hung_up; /* the pipe that it closed itself: "stdin" or "stdout" */
         unsigned stop_step;

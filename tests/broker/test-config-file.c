@@ -128,7 +128,7 @@ static const char everything[] =
         "  \"recycle\": {\"calls\": 1000, \"lifetime\": 86400, \"memory\": 1e9},\n"
         "  \"timeouts\": {\"start\": 0.001, \"call\": 2, \"call_max\": 31622400, \"stop\": 600},\n"
         "  \"restart\": {\"burst\": 0, \"interval\": 0}, \"limits\": {\"message\": 268435456, \"depth\": 1024},\n"
-        "  \"sandbox\": {\"ProtectHome\": true, \"list\": [1, \"a\"]},\n"
+        "  \"sandbox\": {\"ProtectHome\": true, \"ReadOnlyPaths\": [\"/a\", \"-/b\"]},\n"
         "  \"access\": {\"users\": [\"root\", 1000], \"groups\": [\"root\", 27]} }\n";
 
 static void test_everything(void) {
@@ -320,6 +320,16 @@ static void test_keys(void) {
                 { "{\"command\":\"x\",\"pool\":3}", "1:16: pool has to be an object\n" },
                 { "{\"command\":\"x\",\"limits\":[]}", "1:16: limits has to be an object\n" },
                 { "{\"command\":\"x\",\"sandbox\":true}", "1:16: sandbox has to be an object\n" },
+                { "{\"command\":\"x\",\n\"sandbox\":{\n  \"MemoryMax\": \"1G\",\n  \"User\": \"root\"}}",
+                  "4:3: sandbox: User is none of the systemd properties that a server can set\n" },
+                { "{\"command\":\"x\",\"sandbox\":{\"NoNewPrivileges\":false}}",
+                  "1:27: sandbox: NoNewPrivileges is set by the service, and can't be changed\n" },
+                { "{\"command\":\"x\",\"sandbox\":{\"Memorymax\":1,\"Nice\":-21}}",
+                  "1:27: sandbox: Memorymax is none of the systemd properties that a server can set (did you mean "
+                  "MemoryMax?)\n1:41: sandbox: Nice has to be a whole number from -20 to 19\n" },
+                { "{\"command\":\"x\",\"sandbox\":{\"Nice\":1,\"Nice\":2}}", "1:36: key Nice stands twice\n" },
+                { "{\"command\":\"x\",\"sandbox\":{\"Us\\u001b[31m\":1}}",
+                  "1:27: sandbox: Us\\x1b[31m is none of the systemd properties that a server can set\n" },
                 { "{\"command\":\"x\",\"keep_alive\":3600}", "1:16: keep_alive has to be an object, true or false\n" },
 
                 /* command, cwd, name, kind */

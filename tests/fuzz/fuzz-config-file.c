@@ -5,6 +5,7 @@
 #include "broker/config-file.h"
 #include "fuzz.h"
 #include "unit.h"
+#include "worker/sandbox.h"
 
 /* A problem's text is clean and starts with a place in the file. */
 static void check_problems(ProblemList *problems, const char *text, size_t size) {
@@ -30,6 +31,22 @@ static void check_problems(ProblemList *problems, const char *text, size_t size)
         problems_clear(problems);
 }
 
+/* What was passed can be merged with the defaults, and these hold. */
+static void check_sandbox(const ServerConfig *server) {
+        for (int user = 0; user < 2; user++) {
+                _cleanup_(freep) char *text = sandbox_effective(server->sandbox, user);
+                JsonSlice tree = { text, text ? strlen(text) : 0 };
+
+                assert_true(text);
+                assert_number(json_scan(tree.data, tree.size, 16, NULL, 0, NULL, NULL), 0);
+                assert_true(json_equal(json_get(tree, "OOMPolicy"), "kill"));
+                assert_true(json_is(json_get(tree, "NoNewPrivileges"), 't'));
+                assert_true(user || json_is(json_get(tree, "DynamicUser"), 't'));
+                assert_true(user ||
+                            json_is(json_get(tree, "PrivateNetwork"), sandbox_network(server->sandbox) ? 'f' : 't'));
+        }
+}
+
 static void check_server(const ServerConfig *server) {
         static const char *const standard[] = { "PATH", "LANG", "HOME" };
         _cleanup_(freep) char *text = NULL;
@@ -47,6 +64,7 @@ static void check_server(const ServerConfig *server) {
         assert_true(server->limits.depth <= JSON_DEPTH_MAX && server->timeouts.call > 0);
         assert_true(server_protocol_to_string(server->protocol) && server_scope_to_string(server->scope));
 
+        check_sandbox(server);
         text = config_describe(server, "launcher", "/bin");
         assert_true(text);
         tree = (JsonSlice){ text, strlen(text) };
