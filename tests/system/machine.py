@@ -293,6 +293,7 @@ def install():
     folder = BUILD / "system"
     if not (folder / "build.ninja").exists():
         run("meson", "setup", folder, REPO, "--prefix=/usr", timeout=120)
+    run("ninja", "-C", folder, "build.ninja", timeout=120)
     targets = json.loads(run("meson", "introspect", "--targets", folder, timeout=60).stdout)
     wanted = [os.path.relpath(name, folder) for target in targets for name in target["filename"]
               if target["installed"] or target["name"] == "echo-worker"]

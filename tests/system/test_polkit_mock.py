@@ -188,7 +188,7 @@ def test_a_caller_that_leaves_has_its_question_withdrawn(machine, mock, carol):
 
 
 def test_asking_people_is_the_callers_choice(mock, carol):
-    answers = begin_interactively(carol, "Call", "sss", "python", "ping", "")
+    answers = begin_interactively(carol, "Call", "sss", "python", "tools/list", "")
     question = mock.asked()
     assert question.flags == 1
     settle(6)
