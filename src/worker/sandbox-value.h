@@ -18,6 +18,7 @@ typedef enum SandboxFlags {
         SANDBOX_ADDS = 1 << 1,        /* a server's elements come behind the defaults instead of replacing them */
         SANDBOX_NAMESPACE = 1 << 2,   /* where it restricts, a user's systemd can do it in a user namespace only */
         SANDBOX_SYSTEM_ONLY = 1 << 3, /* a user's systemd can't do it at all */
+        SANDBOX_USER_ONLY = 1 << 4,   /* the system's defaults stay: DynamicUser brings it in any case */
 } SandboxFlags;
 
 struct SandboxKey {

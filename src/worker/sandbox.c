@@ -45,7 +45,7 @@ static const SandboxKey keys[] = {
         SWITCH(PrivateUsers),
         SWITCH(PrivateDevices),
         SWITCH(PrivateIPC),
-        SWITCH(PrivateTmp),
+        KEY(PrivateTmp, switch, .flags = SANDBOX_NAMESPACE | SANDBOX_USER_ONLY),
         SWITCH(ProtectClock),
         SWITCH(ProtectControlGroups),
         SWITCH(ProtectHostname),
@@ -53,14 +53,15 @@ static const SandboxKey keys[] = {
         SWITCH(ProtectKernelModules),
         SWITCH(ProtectKernelTunables),
         WORD(ProtectHome, "yes", "no", "read-only", "tmpfs"),
-        WORD(ProtectSystem, "yes", "no", "full", "strict"),
+        KEY(ProtectSystem, word, .flags = SANDBOX_NAMESPACE | SANDBOX_USER_ONLY,
+            .words = WORDS("yes", "no", "full", "strict")),
         WORD(ProtectProc, "noaccess", "invisible", "ptraceable", "default"),
         WORD(ProcSubset, "all", "pid"),
         KEY(LockPersonality, switch),
         KEY(MemoryDenyWriteExecute, switch),
         KEY(RestrictNamespaces, namespaces),
         KEY(RestrictRealtime, switch),
-        KEY(RestrictSUIDSGID, switch),
+        KEY(RestrictSUIDSGID, switch, .flags = SANDBOX_USER_ONLY),
 
         LIST(ReadOnlyPaths, paths),
         LIST(ReadWritePaths, paths),
@@ -275,7 +276,8 @@ char *sandbox_effective(const char *sandbox, bool user) {
         r = buffer_append_string(&text, "{");
         while (r >= 0 && json_next_member(defaults, &position, &name, &value)) {
                 const SandboxKey *key = find_key(name);
-                JsonSlice changed = json_get(own, key->name);
+                JsonSlice changed =
+                        !user && (key->flags & SANDBOX_USER_ONLY) ? (JsonSlice){} : json_get(own, key->name);
                 bool both = changed.data && (key->flags & SANDBOX_ADDS);
 
                 r = append_member(&text, name, changed.data && !both ? changed : value, both ? changed : (JsonSlice){});

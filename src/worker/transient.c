@@ -96,16 +96,23 @@ static int append_command(sd_bus_message *message, const char *executable, char 
         return r;
 }
 
-static bool adds(char *const *environment, const char *variable) {
-        char name[256];
+/* Whether the worker's own environment, or the NULL-terminated names, have a variable of that name */
+static bool has(char *const *environment, const char *const *names, const char *variable) {
+        size_t length = strcspn(variable, "=");
 
-        (void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(variable, "="), variable);
-        return !find_variable(environment, name);
+        for (; environment && *environment; environment++)
+                if (strncmp(*environment, variable, length) == 0 && (*environment)[length] == '=')
+                        return true;
+        for (; names && *names; names++)
+                if (strncmp(*names, variable, length) == 0 && !(*names)[length])
+                        return true;
+
+        return false;
 }
 
-/* What systemd would add to a worker's environment, from its own or by itself */
+/* What systemd would add to a worker's environment, from its own or by itself. No name may stand there twice. */
 static int append_unset(sd_bus_message *message, char *const *environment, char *const *inherited) {
-        static const char *const own[] = { "USER", "LOGNAME", "SHELL", "SYSTEMD_EXEC_PID", "MANAGERPID" };
+        static const char *const own[] = { "USER", "LOGNAME", "SHELL", "SYSTEMD_EXEC_PID", "MANAGERPID", NULL };
         int r;
 
         r = sd_bus_message_open_container(message, 'r', "sv");
@@ -115,11 +122,11 @@ static int append_unset(sd_bus_message *message, char *const *environment, char 
                 r = sd_bus_message_open_container(message, 'v', "as");
         if (r >= 0)
                 r = sd_bus_message_open_container(message, 'a', "s");
-        for (size_t i = 0; i < ELEMENTSOF(own) && r >= 0; i++)
-                if (adds(environment, own[i]))
-                        r = sd_bus_message_append(message, "s", own[i]);
+        for (const char *const *s = own; *s && r >= 0; s++)
+                if (!has(environment, NULL, *s))
+                        r = sd_bus_message_append(message, "s", *s);
         for (; inherited && *inherited && r >= 0; inherited++)
-                if (adds(environment, *inherited)) {
+                if (!has(environment, own, *inherited)) {
                         _cleanup_(freep) char *name = strndup(*inherited, strcspn(*inherited, "="));
 
                         r = name ? sd_bus_message_append(message, "s", name) : -ENOMEM;

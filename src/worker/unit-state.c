@@ -8,8 +8,7 @@
  * unit is forgotten at once: its last signals say it all. */
 
 static void let_go(UnitProcess *process) {
-        for (size_t i = 0; i < _SLOT_MAX; i++)
-                process->slots[i] = sd_bus_slot_unref(process->slots[i]);
+        unit_process_unwatch(process);
         for (size_t i = 0; i < 3; i++)
                 process->fds[i] = safe_close(process->fds[i]);
         sd_event_source_disable_unref(process->patience);
@@ -26,11 +25,11 @@ void unit_process_finish(UnitProcess *process, const ProcessExit *exit) {
 }
 
 void unit_process_fail(UnitProcess *process, const char *reason) {
-        const char *prefix = strstr(reason, "an't start ") ? "" : "Can't start ";
         _cleanup_(freep) char *problem = NULL;
 
-        if (asprintf(&problem, "%s%s%s%s", prefix, *prefix ? process->config->argv[0] : "", *prefix ? ": " : "",
-                     reason) < 0)
+        if (strncmp(reason, "Can't start ", strlen("Can't start ")) == 0)
+                problem = strdup(reason);
+        else if (asprintf(&problem, "Can't start %s: %s", process->config->argv[0], reason) < 0)
                 problem = NULL;
         unit_process_finish(process, &(ProcessExit){ .problem = problem ?: "out of memory" });
 }
@@ -104,13 +103,21 @@ static void set_string(char **target, const char *value) {
         *target = strdup(value);
 }
 
-static int on_job_removed(sd_bus_message *message, void *userdata, sd_bus_error *error _unused_) {
-        UnitProcess *process = userdata;
-        const char *unit, *result;
+/* Jobs of all units wake us; but neither sd-bus nor dbus-broker finds a signal by an argument that follows a number. So
+ * they are watched for as long as a start is under way. */
+static void stop_watching_jobs(UnitLauncher *launcher) {
+        UnitProcess *process;
 
-        if (!from_systemd(process, message) || process->job_result ||
-            sd_bus_message_read(message, "uoss", NULL, NULL, &unit, &result) < 0 || !streq(unit, process->unit))
-                return 0;
+        TAILQ_FOREACH(process, &launcher->processes, link)
+                if (!process->job_result && !process->exited)
+                        return;
+
+        launcher->jobs_slot = sd_bus_slot_unref(launcher->jobs_slot);
+}
+
+static void job_removed(UnitProcess *process, const char *result) {
+        if (process->job_result)
+                return;
 
         set_string(&process->job_result, result);
         process->started = streq(result, "done");
@@ -120,16 +127,22 @@ static int on_job_removed(sd_bus_message *message, void *userdata, sd_bus_error 
                 process->state = NULL;
         }
         check(process);
-        return 0;
 }
 
-static int on_removed(sd_bus_message *message, void *userdata, sd_bus_error *error _unused_) {
-        UnitProcess *process = userdata;
-        const char *unit;
+static int on_job_removed(sd_bus_message *message, void *userdata, sd_bus_error *error _unused_) {
+        UnitLauncher *launcher = userdata;
+        const char *unit, *result;
+        UnitProcess *process;
 
-        if (from_systemd(process, message) && sd_bus_message_read(message, "so", &unit, NULL) >= 0 &&
-            streq(unit, process->unit))
-                conclude(process);
+        if (sd_bus_message_read(message, "uoss", NULL, NULL, &unit, &result) < 0)
+                return 0;
+
+        TAILQ_FOREACH(process, &launcher->processes, link)
+                if (streq(process->unit, unit) && from_systemd(process, message)) {
+                        job_removed(process, result);
+                        break;
+                }
+        stop_watching_jobs(launcher);
         return 0;
 }
 
@@ -211,18 +224,41 @@ static int on_state(sd_bus_message *reply, void *userdata, sd_bus_error *error _
 }
 
 void unit_process_inquire(UnitProcess *process) {
-        if (process->started && !process->exited)
+        if (process->job_result && !process->exited)
                 (void)ask(process, SYSTEMD_NAME ".Unit", "ActiveState", on_state);
 }
 
-static int on_watched(sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
+/* Forgotten, and its last signal was lost; or systemd reads its files anew, and forgets all units for a moment. */
+static int on_removed(sd_bus_message *message, void *userdata, sd_bus_error *error _unused_) {
         UnitProcess *process = userdata;
 
-        if (!sd_bus_message_is_method_error(reply, NULL))
-                return 0;
+        if (from_systemd(process, message))
+                unit_process_inquire(process);
+        return 0;
+}
+
+static void not_watched(UnitProcess *process, sd_bus_message *reply) {
+        if (process->exited)
+                return;
 
         unit_process_kill(process);
         unit_process_fail(process, sd_bus_message_get_error(reply)->message ?: "the bus doesn't let it be watched");
+}
+
+static int on_watched(sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
+        if (sd_bus_message_is_method_error(reply, NULL))
+                not_watched(userdata, reply);
+        return 0;
+}
+
+static int on_jobs_watched(sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
+        UnitLauncher *launcher = userdata;
+        UnitProcess *process;
+
+        if (sd_bus_message_is_method_error(reply, NULL))
+                TAILQ_FOREACH(process, &launcher->processes, link)
+                        if (!process->job_result)
+                                not_watched(process, reply);
         return 0;
 }
 
@@ -230,25 +266,29 @@ static int on_watched(sd_bus_message *reply, void *userdata, sd_bus_error *error
 #define FROM_MANAGER FROM_SYSTEMD "path='" SYSTEMD_PATH "',interface='" SYSTEMD_MANAGER "',"
 
 int unit_process_watch(UnitProcess *process) {
-        const struct {
-                int slot;
-                const char *rule, *value; /* its last value is that */
-                sd_bus_message_handler_t handler;
-        } matches[] = {
-                { SLOT_JOB, FROM_MANAGER "member='JobRemoved',arg2=", process->unit, on_job_removed },
-                { SLOT_REMOVED, FROM_MANAGER "member='UnitRemoved',arg0=", process->unit, on_removed },
-                { SLOT_PROPERTIES, FROM_SYSTEMD "interface='" SYSTEMD_PROPERTIES "',member='PropertiesChanged',path=",
-                  process->object, on_properties },
-        };
+        UnitLauncher *launcher = process->launcher;
+        char removed[512], properties[512];
         int r = 0;
 
-        for (size_t i = 0; i < ELEMENTSOF(matches) && r >= 0; i++) {
-                char rule[512];
+        (void)snprintf(removed, sizeof(removed), FROM_MANAGER "member='UnitRemoved',arg0='%s'", process->unit);
+        (void)snprintf(properties, sizeof(properties),
+                       FROM_SYSTEMD "interface='" SYSTEMD_PROPERTIES "',member='PropertiesChanged',path='%s'",
+                       process->object);
 
-                (void)snprintf(rule, sizeof(rule), "%s'%s'", matches[i].rule, matches[i].value);
-                r = sd_bus_add_match_async(process->launcher->bus, &process->slots[matches[i].slot], rule,
-                                           matches[i].handler, on_watched, process);
-        }
-
+        if (!launcher->jobs_slot)
+                r = sd_bus_add_match_async(launcher->bus, &launcher->jobs_slot, FROM_MANAGER "member='JobRemoved'",
+                                           on_job_removed, on_jobs_watched, launcher);
+        if (r >= 0)
+                r = sd_bus_add_match_async(launcher->bus, &process->slots[SLOT_REMOVED], removed, on_removed,
+                                           on_watched, process);
+        if (r >= 0)
+                r = sd_bus_add_match_async(launcher->bus, &process->slots[SLOT_PROPERTIES], properties, on_properties,
+                                           on_watched, process);
         return r;
+}
+
+void unit_process_unwatch(UnitProcess *process) {
+        for (size_t i = 0; i < _SLOT_MAX; i++)
+                process->slots[i] = sd_bus_slot_unref(process->slots[i]);
+        stop_watching_jobs(process->launcher);
 }

@@ -135,8 +135,7 @@ static Process *unit_process_free(Process *p) {
         if (!process->exited)
                 unit_process_kill(process);
         process->exited = true;
-        for (size_t i = 0; i < _SLOT_MAX; i++)
-                sd_bus_slot_unref(process->slots[i]);
+        unit_process_unwatch(process);
         for (size_t i = 0; i < 3; i++)
                 safe_close(process->fds[i]);
         sd_event_source_disable_unref(process->patience);
@@ -359,6 +358,7 @@ static void flush(UnitLauncher *launcher) {
 static Launcher *unit_launcher_free(Launcher *l) {
         UnitLauncher *launcher = (UnitLauncher *)l;
 
+        sd_bus_slot_unref(launcher->jobs_slot);
         sd_bus_slot_unref(launcher->owner_slot);
         sd_bus_slot_unref(launcher->subscribe_slot);
         sd_bus_slot_unref(launcher->bound_slot);
@@ -467,6 +467,17 @@ static bool activatable(sd_bus *bus, const char *name) {
         return found;
 }
 
+/* Where this service was the first to use a user's bus, systemd is about to connect to it as well. */
+static bool owned_soon(sd_bus *bus, const char *name) {
+        for (uint64_t waited = 0; !owned(bus, name); waited += USEC_PER_SEC / 50) {
+                if (waited >= USEC_PER_SEC)
+                        return false;
+                (void)usleep(USEC_PER_SEC / 50);
+        }
+
+        return true;
+}
+
 const char *unit_launcher_missing(bool user) {
         const char *main_pid = getenv("SYSTEMD_EXEC_PID"), *reason = NULL;
         _cleanup_(freep) char *unit = NULL;
@@ -477,7 +488,7 @@ const char *unit_launcher_missing(bool user) {
 
         if (open_bus(user, &bus) < 0 || sd_bus_set_method_call_timeout(bus, QUESTION_TIMEOUT) < 0)
                 reason = "the bus can't be reached";
-        else if (!owned(bus, SYSTEMD_NAME))
+        else if (!owned_soon(bus, SYSTEMD_NAME))
                 reason = "systemd isn't on the bus";
         else if (!user && !activatable(bus, LAUNCHER_NAME))
                 reason = LAUNCHER_NAME " isn't installed";

@@ -18,11 +18,11 @@ typedef struct UnitLauncher {
         bool user;
         char *own_unit; /* what workers don't outlive */
         char *systemd;  /* its unique name: whose signals count */
-        sd_bus_slot *owner_slot, *subscribe_slot, *bound_slot;
+        sd_bus_slot *jobs_slot, *owner_slot, *subscribe_slot, *bound_slot;
         TAILQ_HEAD(UnitProcessList, UnitProcess) processes;
 } UnitLauncher;
 
-enum { SLOT_JOB, SLOT_PROPERTIES, SLOT_REMOVED, SLOT_ENVIRONMENT, SLOT_START, SLOT_QUESTION, _SLOT_MAX };
+enum { SLOT_PROPERTIES, SLOT_REMOVED, SLOT_ENVIRONMENT, SLOT_START, SLOT_QUESTION, _SLOT_MAX };
 
 struct UnitProcess {
         Process process;
@@ -48,6 +48,7 @@ struct UnitProcess {
 
 /* Asks for the signals about its unit; has to come before the unit is started, on the same connection. */
 int unit_process_watch(UnitProcess *process);
+void unit_process_unwatch(UnitProcess *process);
 
 /* Tells of its end, once. fail: it was never run, for that reason. */
 void unit_process_finish(UnitProcess *process, const ProcessExit *exit);

@@ -268,6 +268,10 @@ static void test_effective(void) {
         assert_effective("{\"TemporaryFileSystem\":[\"/srv\"]}", false, "TemporaryFileSystem",
                          "[\"/run:ro,size=1M,nr_inodes=1k\",\"/dev/shm:mode=1777,size=64M,nodev\",\"/srv\"]");
 
+        assert_effective("{\"ProtectSystem\":\"full\"}", false, "ProtectSystem", "\"strict\"");
+        assert_effective("{\"ProtectSystem\":\"full\"}", true, "ProtectSystem", "\"full\"");
+        assert_effective("{\"RestrictSUIDSGID\":false}", true, "RestrictSUIDSGID", "false");
+
         /* The network */
         assert_effective("{\"PrivateNetwork\":false}", false, "PrivateNetwork", "false");
         assert_effective("{\"PrivateNetwork\":false}", false, "IPAddressDeny", NULL);
@@ -318,7 +322,8 @@ static void test_message(void) {
 static void test_start_message(void) {
         char *argv[] = { (char *)"cat", (char *)"$HOME", (char *)"%n", NULL };
         char *environment[] = { (char *)"TOKEN=secret", (char *)"SSH_AUTH_SOCK=mine", NULL };
-        char *inherited[] = { (char *)"DISPLAY=:0", (char *)"SSH_AUTH_SOCK=/x", (char *)"PATH=/x", NULL };
+        char *inherited[] = { (char *)"DISPLAY=:0", (char *)"SSH_AUTH_SOCK=/x", (char *)"PATH=/x", (char *)"USER=me",
+                              NULL };
         ServerConfig config = { .n_ref = 1, .name = (char *)"name", .argv = argv, .environment = environment };
         const char *id = "0123456789abcdef0123456789abcdef";
         Failure failure = {};
@@ -349,6 +354,8 @@ static void test_start_message(void) {
         assert_holds(text, "STRING \"-/tmp\"");
         assert_holds(text, "STRING \"broker.service\"");
         assert_holds(text, "STRING \"DISPLAY\"");
+        assert_holds(text, "STRING \"USER\"");
+        assert_true(!strstr(strstr(text, "STRING \"USER\"") + 1, "STRING \"USER\""));
         assert_true(!strstr(text, "\"SSH_AUTH_SOCK\"") && !strstr(text, "\"PATH\"") && !strstr(text, "INVOCATION_ID"));
         sd_bus_message_unref(message);
         free(text);
