@@ -160,6 +160,23 @@ static int append_unset(sd_bus_message *message, char *const *environment, char 
         return r;
 }
 
+/* Leaves what the server's file doesn't say itself. */
+static void drop_own(char **environment, const ServerConfig *config) {
+        size_t n = 0;
+
+        for (char **s = environment; *s; s++) {
+                bool own = false;
+
+                for (char **e = config->environment; e && *e; e++)
+                        own = own || streq(*e, *s);
+                if (own)
+                        free(*s);
+                else
+                        environment[n++] = *s;
+        }
+        environment[n] = NULL;
+}
+
 static int append_surroundings(sd_bus_message *message, const TransientSpec *spec) {
         const ServerConfig *config = spec->config;
         const char *home = find_variable(config->environment, "HOME");
@@ -179,9 +196,14 @@ static int append_surroundings(sd_bus_message *message, const TransientSpec *spe
         if (!environment)
                 return -ENOMEM;
 
-        r = append_strings(message, "Environment", environment);
+        r = append_unset(message, environment, spec->inherited);
+        if (r >= 0 && spec->environment_file) {
+                drop_own(environment, config);
+                r = sd_bus_message_append(message, "(sv)", "EnvironmentFiles", "a(sb)", 1, spec->environment_file,
+                                          /* ignore_failure= */ false);
+        }
         if (r >= 0)
-                r = append_unset(message, environment, spec->inherited);
+                r = append_strings(message, "Environment", environment);
         if (r >= 0)
                 r = sd_bus_message_append(message, "(sv)", "WorkingDirectory", "s", cwd);
 
