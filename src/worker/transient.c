@@ -259,12 +259,12 @@ static int append_properties(sd_bus_message *message, const TransientSpec *spec,
 
 int transient_start_message(sd_bus *bus, const TransientSpec *spec, sd_bus_message **ret, Failure *failure) {
         const char *path = find_variable(spec->config->environment, "PATH") ?: spec->path;
-        _cleanup_(freep) char *executable = NULL, *unenforceable = NULL;
+        const char *unenforceable = spec->user ? sandbox_needs_system(spec->config->sandbox) : NULL;
+        _cleanup_(freep) char *executable = NULL;
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *message = NULL;
         char name[TRANSIENT_NAME_MAX];
         int r;
 
-        unenforceable = spec->user ? sandbox_needs_system(spec->config->sandbox) : NULL;
         if (unenforceable)
                 return failure_set(failure, FAILURE_LAUNCH_FAILED,
                                    "Can't start %s: sandbox: %s works on the system bus only: a user's systemd can't "
