@@ -2,8 +2,13 @@
 
 #include <stdio.h>
 
+#include "base/log.h"
+#include "base/text.h"
+#include "broker/message-ids.h"
+
 #define METHOD_MAX_BYTES 256
 #define TOOL_MAX_BYTES 1024
+#define RECORD_TEXT_MAX 256 /* of what a caller wrote, in the record of its call */
 
 /* What a client can't ask for, because the broker says it itself, or because it has no one answer */
 static int check_method(const CallSpec *spec, Failure *failure) {
@@ -40,12 +45,14 @@ static int check_method(const CallSpec *spec, Failure *failure) {
         return 0;
 }
 
-static int read_params(const CallSpec *spec, size_t size, unsigned depth, McpParams *ret, Failure *failure) {
+static int read_params(const CallSpec *spec, size_t size, const ServerConfig *config, McpParams *ret,
+                       Failure *failure) {
+        unsigned depth = config->limits.depth;
         const char *what = spec->tool ? "arguments" : "params";
         JsonError error;
         int r;
 
-        r = mcp_params_read(spec->params, size, depth, ret, &error);
+        r = server_config_wire(config)->read_params(spec->params, size, depth, ret, &error);
         if (r >= 0)
                 return 0;
 
@@ -59,15 +66,85 @@ static int read_params(const CallSpec *spec, size_t size, unsigned depth, McpPar
                            error.reason);
 }
 
+static uint64_t now_monotonic(Manager *manager) {
+        uint64_t usec = 0;
+
+        (void)sd_event_now(manager->event, CLOCK_MONOTONIC, &usec);
+        return usec;
+}
+
+/* Made while what the caller wrote is there, written to the log when it has its answer */
+typedef struct Record {
+        int level;
+        uid_t uid;
+        char *texts[3]; /* server, method, tool: what the caller wrote, made harmless */
+        uint64_t duration;
+        const char *outcome;
+} Record;
+
+static void record_take(Record *record, Manager *manager, const Client *client, const char *server, const char *method,
+                        const char *tool, uint64_t started, const char *outcome) {
+        const char *texts[] = { server, method, tool ?: "" };
+
+        *record = (Record){
+                .level = manager->quota.settings.log_calls ?: manager->log_calls,
+                .uid = client->uid,
+                .duration = now_monotonic(manager) - started,
+                .outcome = outcome,
+        };
+        for (size_t i = 0; i < ELEMENTSOF(texts) && log_enabled(record->level); i++)
+                record->texts[i] = text_escape(texts[i], strlen(texts[i]), RECORD_TEXT_MAX);
+}
+
+static void record_write(Record *record) {
+        static const char *const names[] = { "SERVER", "METHOD", "TOOL" };
+        char uid[40], duration[64], outcome[80], fields[3][RECORD_TEXT_MAX + 32];
+
+        if (!log_enabled(record->level))
+                return;
+
+        (void)snprintf(uid, sizeof(uid), "MCP_EXEC_UID=%u", (unsigned)record->uid);
+        (void)snprintf(duration, sizeof(duration), "MCP_EXEC_DURATION_USEC=%llu", (unsigned long long)record->duration);
+        (void)snprintf(outcome, sizeof(outcome), "MCP_EXEC_OUTCOME=%s", record->outcome);
+        for (size_t i = 0; i < ELEMENTSOF(names); i++)
+                (void)snprintf(fields[i], sizeof(fields[i]), "MCP_EXEC_%s=%s", names[i], record->texts[i] ?: "?");
+
+        log_fields(record->level,
+                   (const char *const[]){ "MESSAGE_ID=" MESSAGE_CALL, uid, fields[0], fields[1], fields[2], duration,
+                                          outcome, NULL },
+                   "uid %u: %s %s%s%s: %s in %.3f ms", (unsigned)record->uid, record->texts[0] ?: "?",
+                   record->texts[1] ?: "?", record->texts[2] && *record->texts[2] ? " " : "", record->texts[2] ?: "",
+                   record->outcome, (double)record->duration / USEC_PER_MSEC);
+
+        for (size_t i = 0; i < ELEMENTSOF(names); i++)
+                free(record->texts[i]);
+}
+
+void call_record(Manager *manager, const Client *client, const char *server, const char *method, const char *tool,
+                 const char *outcome) {
+        Record record;
+
+        record_take(&record, manager, client, server, method, tool, now_monotonic(manager), outcome);
+        record_write(&record);
+}
+
 /* Nothing of the call is left when its owner is told, so that it can start another. */
 static void call_end(Call *call, const Outcome *outcome) {
         Manager *manager = call->manager;
+        const Request *request = &call->request;
+        bool unnamed = !request->params.tool && streq(request->method, "tools/call");
+        _cleanup_(freep) char *tool = unnamed ? json_decode(request->params.name) : NULL;
+        FailureCode code = !outcome ? FAILURE_CANCELLED : outcome->failure ? outcome->failure->code : FAILURE_NONE;
+        Record record;
 
+        record_take(&record, manager, call->client, call->server->config->name, request->method,
+                    request->params.tool ?: tool, call->started, failure_code_to_string(code));
         TAILQ_REMOVE(&call->client->calls, call, link);
         call->client->n_calls--;
         quota_release_call(&manager->quota, call->client->uid, call->bytes);
         call->done(call, outcome);
         free(call);
+        record_write(&record);
         manager->handlers->maybe_idle(manager->userdata);
 }
 
@@ -97,7 +174,7 @@ static void on_progress(Request *request, JsonSlice params, const JsonTraits *tr
         buffer_done(&text);
 }
 
-int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *failure) {
+static int submit(Manager *manager, Client *client, const CallSpec *spec, Failure *failure) {
         size_t size = strlen(spec->params), limit = manager->quota.settings.limits.message;
         _cleanup_(freep) Call *call = NULL;
         ServerPool *server_pool;
@@ -110,6 +187,10 @@ int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *
         r = check_method(spec, failure);
         if (r < 0)
                 return r;
+        if (spec->kind == REQUEST_NOTIFICATION && !server_config_wire(server->config)->append_notification)
+                return failure_set(failure, FAILURE_INVALID_ARGUMENTS,
+                                   "Server %s can't be notified: protocol %s has no notifications to a worker",
+                                   spec->server, server_protocol_to_string(server->config->protocol));
         if (size > limit)
                 return failure_set(failure, FAILURE_TOO_LARGE,
                                    "%s has %zu bytes, and the limit for an inline request is %zu (limits.message in "
@@ -121,15 +202,20 @@ int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *
                 return failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
 
         *call = (Call){
-                .request = { .kind = spec->kind, .method = spec->method, .done = on_done, .progress = on_progress },
+                .request = { .kind = spec->kind,
+                             .caller = client,
+                             .method = spec->method,
+                             .done = on_done,
+                             .progress = on_progress },
                 .manager = manager,
                 .client = client,
                 .server = server,
+                .started = now_monotonic(manager),
                 .bytes = size,
                 .done = spec->done,
                 .userdata = spec->userdata,
         };
-        r = read_params(spec, size, server->config->limits.depth, &call->request.params, failure);
+        r = read_params(spec, size, server->config, &call->request.params, failure);
         if (r < 0)
                 return r;
         call->request.params.tool = spec->tool;
@@ -150,4 +236,13 @@ int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *
 
         TAKE_PTR(call);
         return 0;
+}
+
+int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *failure) {
+        int r = submit(manager, client, spec, failure);
+
+        if (r < 0)
+                call_record(manager, client, spec->server, spec->method, spec->tool,
+                            failure_code_to_string(failure->code));
+        return r;
 }

@@ -9,6 +9,7 @@ struct Call {
         Manager *manager;
         Client *client;
         Server *server;
+        uint64_t started; /* usec, CLOCK_MONOTONIC */
         size_t bytes;
         void (*done)(Call *call, const Outcome *outcome);
         void *userdata;
@@ -28,6 +29,11 @@ typedef struct CallSpec {
 /* Checks, charges and submits a call. What spec points to has to stay until done(). Fails with -EREMOTEIO and *failure;
  * done() isn't called then. */
 int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *failure);
+
+/* For a call that was refused before it came so far: the record that each call leaves in the log, its level a setting.
+ * tool may be NULL. */
+void call_record(Manager *manager, const Client *client, const char *server, const char *method, const char *tool,
+                 const char *outcome);
 
 /* Its client doesn't wait any more. */
 void call_cancel(Call *call, const char *reason);

@@ -21,6 +21,8 @@ typedef struct Client {
         unsigned n_calls;
         Server **servers; /* that it has called: it hears their notifications */
         size_t n_servers;
+
+        void *peer; /* what the bus layer keeps of it */
 } Client;
 
 typedef TAILQ_HEAD(ClientList, Client) ClientList;

@@ -26,6 +26,7 @@ static char *describe(const ServerConfig *config, const char *launcher, const ch
         (void)cJSON_AddStringToObject(tree, "description", config->description ?: "");
         (void)cJSON_AddStringToObject(tree, "file", config->file);
         (void)cJSON_AddBoolToObject(tree, "disabled", config->disabled);
+        (void)cJSON_AddBoolToObject(tree, "executor", config->executor);
 
         part = cJSON_AddArrayToObject(tree, "argv");
         for (char **s = config->argv; *s; s++)

@@ -20,6 +20,7 @@ typedef struct Settings {
         uint64_t idle_timeout; /* usec; USEC_INFINITY: never */
         bool idle_timeout_set;
         int log_level; /* 0: not said */
+        int log_calls; /* the level of the record that each call leaves; 0: not said */
         struct {
                 unsigned calls_per_connection, calls_per_user, calls;
                 unsigned workers_per_user, workers;

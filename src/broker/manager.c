@@ -59,7 +59,7 @@ static void apply(Manager *manager) {
                 came_or_went = true;
                 manager->handlers->server_removed(manager->userdata, server);
                 server_set_config(server, NULL);
-                manager->handlers->server_changed(manager->userdata, server);
+                manager->handlers->server_changed(manager->userdata, server, QUOTA_EVERYBODY);
                 if (TAILQ_EMPTY(&server->pools))
                         server_free(server);
         }
@@ -88,7 +88,7 @@ static void apply(Manager *manager) {
                 came_or_went = came_or_went || came;
                 if (came)
                         manager->handlers->server_added(manager->userdata, server);
-                manager->handlers->server_changed(manager->userdata, server);
+                manager->handlers->server_changed(manager->userdata, server, QUOTA_EVERYBODY);
         }
 
         if (came_or_went)
@@ -134,6 +134,33 @@ Client *manager_find_client(Manager *manager, const char *name) {
                         return client;
 
         return NULL;
+}
+
+unsigned manager_workers(const Manager *manager, uid_t viewer) {
+        const ServerPool *server_pool;
+        const Server *server;
+        unsigned n = 0;
+
+        TAILQ_FOREACH(server, &manager->servers, link)
+                TAILQ_FOREACH(server_pool, &server->pools, link)
+                        if (server_pool_visible(server_pool, viewer))
+                                n += server_pool->pool->n_processes;
+
+        return n;
+}
+
+unsigned manager_calls(const Manager *manager, uid_t viewer) {
+        const Client *client;
+        unsigned n = 0;
+
+        if (viewer == QUOTA_EVERYBODY)
+                return manager->quota.calls;
+
+        TAILQ_FOREACH(client, &manager->clients, link)
+                if (client->uid == viewer)
+                        n += client->n_calls;
+
+        return n;
 }
 
 void manager_client_gone(Manager *manager, Client *client) {
@@ -182,17 +209,6 @@ int manager_get_callable(Manager *manager, const char *name, Server **ret, Failu
         config = server->config;
         if (config->disabled)
                 return failure_set(failure, FAILURE_SERVER_DISABLED, "Server %s is disabled in %s", name, config->file);
-
-        /* These are read and checked, and belong to what is built next. */
-        if (config->protocol != SERVER_PROTOCOL_MCP)
-                return failure_set(failure, FAILURE_LAUNCH_FAILED, "Server %s: protocol %s isn't supported yet", name,
-                                   server_protocol_to_string(config->protocol));
-        if (config->transport != SERVER_TRANSPORT_STDIO)
-                return failure_set(failure, FAILURE_LAUNCH_FAILED, "Server %s: transport %s isn't supported yet", name,
-                                   server_transport_to_string(config->transport));
-        if (config->isolation == SERVER_ISOLATION_RESET || config->isolation == SERVER_ISOLATION_FORK)
-                return failure_set(failure, FAILURE_LAUNCH_FAILED, "Server %s: isolation %s isn't supported yet", name,
-                                   server_isolation_to_string(config->isolation));
 
         *ret = server;
         return 0;

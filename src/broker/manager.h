@@ -16,12 +16,13 @@ typedef struct ManagerHandlers {
         void (*servers_changed)(void *userdata); /* one came or went */
         void (*server_added)(void *userdata, Server *server);
         void (*server_removed)(void *userdata, Server *server); /* while it can still be found */
-        void (*server_changed)(void *userdata, Server *server); /* its state or configuration */
+        /* Its state or configuration; owner: whose workers it is about, or QUOTA_EVERYBODY */
+        void (*server_changed)(void *userdata, Server *server, uid_t owner);
         void (*tools_changed)(void *userdata, const Server *server);
-        void (*workers_changed)(void *userdata); /* their number */
-        void (*worker_added)(void *userdata, Server *server, Worker *worker);
-        void (*worker_changed)(void *userdata, Server *server, Worker *worker);
-        void (*worker_removed)(void *userdata, Server *server, Worker *worker);
+        void (*workers_changed)(void *userdata, uid_t owner); /* their number */
+        void (*worker_added)(void *userdata, uid_t owner, Worker *worker);
+        void (*worker_changed)(void *userdata, uid_t owner, Worker *worker);
+        void (*worker_removed)(void *userdata, uid_t owner, Worker *worker);
         /* To one client that is entitled to it */
         void (*notification)(void *userdata, Client *client, const Server *server, const char *method, JsonSlice params,
                              const JsonTraits *traits);
@@ -56,6 +57,7 @@ struct Manager {
         void *userdata;
         EraCache *eras;
         Quota quota;
+        int log_calls;      /* the level where the configuration doesn't say */
         ServerList servers; /* sorted by name */
         ClientList clients;
 };
@@ -73,6 +75,10 @@ void manager_reload(Manager *manager);
 Server *manager_find_server(Manager *manager, const char *name);
 Worker *manager_find_worker(Manager *manager, const char *id, ServerPool **ret_pool);
 Client *manager_find_client(Manager *manager, const char *name);
+
+/* How many there are, as the viewer sees it (server_pool_visible()) */
+unsigned manager_workers(const Manager *manager, uid_t viewer);
+unsigned manager_calls(const Manager *manager, uid_t viewer);
 
 /* The client left the bus: its calls are cancelled, and its own workers stopped. Frees it. */
 void manager_client_gone(Manager *manager, Client *client);
@@ -97,11 +103,15 @@ ServerPool *server_find_pool(Server *server, const Client *client); /* or NULL *
 Server *server_new(Manager *manager, ServerConfig *config);
 Server *server_free(Server *server);
 void server_set_config(Server *server, ServerConfig *config); /* NULL: it is configured no more */
-const char *server_state(const Server *server); /* "disabled", "inactive", "starting", "active", "failing" */
-unsigned server_workers(const Server *server);
 
-/* What a client's wish means for the pools of its user, of everybody, and for root for all */
-void server_stop(Server *server, const Client *client);
-int server_restart(Server *server, const Client *client); /* -ENOMEM */
+/* Whether somebody who sees what belongs to viewer sees this pool: that of everybody is seen by all, and
+ * QUOTA_EVERYBODY as the viewer sees all. */
+bool server_pool_visible(const ServerPool *server_pool, uid_t viewer);
+
+/* "disabled", "inactive", "starting", "active" or "failing", as the viewer sees it */
+const char *server_state(const Server *server, uid_t viewer);
+
+void server_stop(Server *server);
+int server_restart(Server *server, const Client *client); /* and starts the client's, where there was none: -ENOMEM */
 
 DEFINE_CLEANUP(Manager *, manager_free, manager_freep)

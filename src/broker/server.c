@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "broker/manager.h"
+#include "broker/message-ids.h"
 #include "broker/tools.h"
 
 #define LOG_SHOWN ((size_t)4096)
@@ -101,7 +102,7 @@ static void on_worker_gone(void *userdata) {
         Server *server;
 
         quota_release_worker(&manager->quota, server_pool->uid);
-        manager->handlers->workers_changed(manager->userdata);
+        manager->handlers->workers_changed(manager->userdata, server_pool->uid);
         manager->handlers->maybe_idle(manager->userdata);
 
         TAILQ_FOREACH(server, &manager->servers, link)
@@ -110,43 +111,55 @@ static void on_worker_gone(void *userdata) {
                                 pool_schedule(other->pool);
 }
 
-static void log_worker(int level, const Worker *worker, const char *format, const char *text) {
-        char server[80], pid[32];
+/* extra: one more field, or NULL */
+static void log_worker(int level, const Worker *worker, const char *extra, const char *format, const char *text) {
+        char server[80], id[64], owner[160], pid[32];
 
         (void)snprintf(server, sizeof(server), "MCP_EXEC_SERVER=%s", worker->config->name);
+        (void)snprintf(id, sizeof(id), "MCP_EXEC_WORKER=%s", worker->id);
+        (void)snprintf(owner, sizeof(owner), "MCP_EXEC_OWNER=%s", worker->pool->owner);
         (void)snprintf(pid, sizeof(pid), "MCP_EXEC_WORKER_PID=%d", worker->process ? (int)worker->process->pid : 0);
-        log_fields(level, (const char *const[]){ server, pid, NULL }, format, worker->config->name,
+        log_fields(level, (const char *const[]){ server, id, owner, pid, extra, NULL }, format, worker->config->name,
                    worker->process ? (int)worker->process->pid : 0, text);
+}
+
+static void log_start(Worker *worker) {
+        if (worker->start_logged || !worker->process || worker->process->pid == 0)
+                return;
+
+        worker->start_logged = true;
+        log_worker(LOG_INFO, worker, "MESSAGE_ID=" MESSAGE_WORKER_STARTED, "%s[%d]: started%s", "");
 }
 
 static void on_worker_added(void *userdata, Worker *worker) {
         ServerPool *server_pool = userdata;
         Server *server = server_pool->server;
 
-        log_worker(LOG_INFO, worker, "%s[%d]: started%s", "");
-        server->manager->handlers->worker_added(server->manager->userdata, server, worker);
-        server->manager->handlers->workers_changed(server->manager->userdata);
-        server->manager->handlers->server_changed(server->manager->userdata, server);
+        log_start(worker);
+        server->manager->handlers->worker_added(server->manager->userdata, server_pool->uid, worker);
+        server->manager->handlers->workers_changed(server->manager->userdata, server_pool->uid);
+        server->manager->handlers->server_changed(server->manager->userdata, server, server_pool->uid);
 }
 
 static void on_worker_changed(void *userdata, Worker *worker) {
         ServerPool *server_pool = userdata;
         Server *server = server_pool->server;
 
-        log_worker(LOG_DEBUG, worker, "%s[%d]: %s", worker_state_to_string(worker->state));
+        log_start(worker);
+        log_worker(LOG_DEBUG, worker, NULL, "%s[%d]: %s", worker_state_to_string(worker->state));
         if (worker->state == WORKER_READY)
                 tools_worker_ready(server_pool);
-        server->manager->handlers->worker_changed(server->manager->userdata, server, worker);
-        server->manager->handlers->server_changed(server->manager->userdata, server);
+        server->manager->handlers->worker_changed(server->manager->userdata, server_pool->uid, worker);
+        server->manager->handlers->server_changed(server->manager->userdata, server, server_pool->uid);
 }
 
 static void on_worker_removed(void *userdata, Worker *worker, const char *how, bool crashed) {
         ServerPool *server_pool = userdata;
         Server *server = server_pool->server;
 
-        log_worker(crashed ? LOG_WARNING : LOG_INFO, worker, "%s[%d]: %s", how);
-        server->manager->handlers->worker_removed(server->manager->userdata, server, worker);
-        server->manager->handlers->server_changed(server->manager->userdata, server);
+        log_worker(crashed ? LOG_WARNING : LOG_INFO, worker, "MESSAGE_ID=" MESSAGE_WORKER_EXITED, "%s[%d]: %s", how);
+        server->manager->handlers->worker_removed(server->manager->userdata, server_pool->uid, worker);
+        server->manager->handlers->server_changed(server->manager->userdata, server, server_pool->uid);
 }
 
 static void on_launch_failed(void *userdata, const Failure *failure) {
@@ -154,7 +167,18 @@ static void on_launch_failed(void *userdata, const Failure *failure) {
 
         log_warning("%s: %s", server_pool->server->config->name, failure_message(failure));
         server_pool->server->manager->handlers->server_changed(server_pool->server->manager->userdata,
-                                                               server_pool->server);
+                                                               server_pool->server, server_pool->uid);
+}
+
+static void on_crash_loop(void *userdata, uint64_t pause, const Failure *failure) {
+        ServerPool *server_pool = userdata;
+        char server[80], owner[160];
+
+        (void)snprintf(server, sizeof(server), "MCP_EXEC_SERVER=%s", server_pool->server->config->name);
+        (void)snprintf(owner, sizeof(owner), "MCP_EXEC_OWNER=%s", server_pool->pool->owner);
+        log_fields(LOG_ERR, (const char *const[]){ server, owner, "MESSAGE_ID=" MESSAGE_CRASH_LOOP, NULL },
+                   "%s: crashes again and again; it is not started for %u s: %s", server_pool->server->config->name,
+                   (unsigned)(pause / USEC_PER_SEC), failure_message(failure));
 }
 
 static void on_era_known(void *userdata, McpEra era) {
@@ -186,6 +210,7 @@ static void on_notification(void *userdata, Worker *worker, JsonSlice method, Js
 
 static void log_line(Worker *worker, int level, const char *format, const char *line, size_t size) {
         _cleanup_(freep) char *text = NULL;
+        char identifier[96];
         unsigned dropped = worker->log_lines.n_dropped;
 
         if (!log_enabled(level) || !budget_allows(&worker->log_lines, worker_now(worker)))
@@ -195,12 +220,14 @@ static void log_line(Worker *worker, int level, const char *format, const char *
                 char suppressed[64];
 
                 (void)snprintf(suppressed, sizeof(suppressed), "%u lines were not logged", dropped);
-                log_worker(LOG_NOTICE, worker, "%s[%d]: %s", suppressed);
+                log_worker(LOG_NOTICE, worker, NULL, "%s[%d]: %s", suppressed);
         }
 
+        /* journalctl -t mcp-exec/NAME shows a server's own words. */
+        (void)snprintf(identifier, sizeof(identifier), "SYSLOG_IDENTIFIER=mcp-exec/%s", worker->config->name);
         text = text_escape(line, MIN(size, LOG_SHOWN), LOG_SHOWN);
         if (text)
-                log_worker(level, worker, format, text);
+                log_worker(level, worker, identifier, format, text);
 }
 
 static void on_stray(void *userdata _unused_, Worker *worker, const char *line, size_t size) {
@@ -230,6 +257,7 @@ static const PoolHandlers pool_handlers = {
         .worker_changed = on_worker_changed,
         .worker_removed = on_worker_removed,
         .launch_failed = on_launch_failed,
+        .crash_loop = on_crash_loop,
         .era_known = on_era_known,
         .notification = on_notification,
         .stray = on_stray,
@@ -369,7 +397,11 @@ Server *server_free(Server *server) {
         return NULL;
 }
 
-const char *server_state(const Server *server) {
+bool server_pool_visible(const ServerPool *server_pool, uid_t viewer) {
+        return viewer == QUOTA_EVERYBODY || server_pool->uid == viewer || server_pool->uid == QUOTA_EVERYBODY;
+}
+
+const char *server_state(const Server *server, uid_t viewer) {
         bool starting = false, failing = false;
         ServerPool *server_pool;
         Worker *worker;
@@ -378,6 +410,8 @@ const char *server_state(const Server *server) {
                 return "disabled";
 
         TAILQ_FOREACH(server_pool, &server->pools, link) {
+                if (!server_pool_visible(server_pool, viewer))
+                        continue;
                 failing = failing || pool_failing(server_pool->pool);
                 TAILQ_FOREACH(worker, &server_pool->pool->workers, link) {
                         if (worker->state == WORKER_READY || worker->state == WORKER_DRAINING)
@@ -389,28 +423,11 @@ const char *server_state(const Server *server) {
         return starting ? "starting" : failing ? "failing" : "inactive";
 }
 
-unsigned server_workers(const Server *server) {
-        ServerPool *server_pool;
-        unsigned n = 0;
-
-        TAILQ_FOREACH(server_pool, &server->pools, link)
-                n += server_pool->pool->n_processes;
-
-        return n;
-}
-
-/* Whose pools a client's wish to stop or restart a server means: its own user's, everybody's, and for root all */
-static bool means(const ServerPool *server_pool, const Client *client) {
-        return client->uid == 0 || server_pool->uid == client->uid || server_pool->uid == QUOTA_EVERYBODY;
-}
-
-void server_stop(Server *server, const Client *client) {
+void server_stop(Server *server) {
         ServerPool *server_pool;
 
         TAILQ_FOREACH(server_pool, &server->pools, link)
-                if (means(server_pool, client))
-                        pool_stop(server_pool->pool, FAILURE_CANCELLED, "it was stopped by StopServer",
-                                  /* drain= */ false);
+                pool_stop(server_pool->pool, FAILURE_CANCELLED, "it was stopped by StopServer", /* drain= */ false);
 }
 
 int server_restart(Server *server, const Client *client) {
@@ -422,8 +439,7 @@ int server_restart(Server *server, const Client *client) {
                 return r;
 
         TAILQ_FOREACH(server_pool, &server->pools, link)
-                if (means(server_pool, client))
-                        pool_restart(server_pool->pool);
+                pool_restart(server_pool->pool);
 
         return 0;
 }

@@ -1,22 +1,9 @@
 #include "bus/errors.h"
 
-static const char *const names[_FAILURE_CODE_MAX] = {
-        [FAILURE_NONE] = SD_BUS_ERROR_FAILED,
-        [FAILURE_NO_SUCH_SERVER] = BUS_ERROR("NoSuchServer"),
-        [FAILURE_SERVER_DISABLED] = BUS_ERROR("ServerDisabled"),
-        [FAILURE_INVALID_ARGUMENTS] = BUS_ERROR("InvalidArguments"),
-        [FAILURE_INVALID_JSON] = BUS_ERROR("InvalidJson"),
-        [FAILURE_TOO_LARGE] = BUS_ERROR("TooLarge"),
-        [FAILURE_LAUNCH_FAILED] = BUS_ERROR("LaunchFailed"),
-        [FAILURE_HANDSHAKE_FAILED] = BUS_ERROR("HandshakeFailed"),
-        [FAILURE_UNAVAILABLE] = BUS_ERROR("Unavailable"),
-        [FAILURE_WORKER_DIED] = BUS_ERROR("WorkerDied"),
-        [FAILURE_PROTOCOL_ERROR] = BUS_ERROR("ProtocolError"),
-        [FAILURE_TIMEOUT] = BUS_ERROR("Timeout"),
-        [FAILURE_CANCELLED] = BUS_ERROR("Cancelled"),
-        [FAILURE_LIMITS_EXCEEDED] = BUS_ERROR("LimitsExceeded"),
-        [FAILURE_REMOTE] = BUS_ERROR("Remote"),
-        [FAILURE_ACCESS_DENIED] = SD_BUS_ERROR_ACCESS_DENIED,
+static const char *const names[_FAILURE_CODE_MAX] = { [FAILURE_NONE] = SD_BUS_ERROR_FAILED,
+#define X(code, word) [FAILURE_##code] = BUS_ERROR(word),
+                                                      FAILURE_CODES(X)
+#undef X
 };
 
 const char *bus_error_name(FailureCode code) {

@@ -1,37 +1,109 @@
-/* Who calls: asked of the bus once per connection, without waiting for it, and kept until the connection goes. */
+/* Who calls, on the bus: asked of it once per connection, without waiting for it, and kept until the connection goes.
+ */
+
+#include "bus/peers.h"
 
 #include "base/log.h"
 #include "bus/errors.h"
-#include "bus/service.h"
 
-#define PENDING_MAX 64  /* messages of one connection that wait to learn whose they are */
-#define UNKNOWN_MAX 256 /* connections of which that isn't known yet */
+#define PENDING_MAX 64    /* messages of one connection that wait to learn whose they are */
+#define STRANGERS_MAX 256 /* connections of which that isn't known yet */
+#define UNREAD_MAX 32 /* messages that a client of the private socket has not read, until which its calls are taken */
 
 /* A connection that has called and isn't known yet */
-typedef struct Peer {
-        TAILQ_ENTRY(Peer) link;
+typedef struct Stranger {
+        TAILQ_ENTRY(Stranger) link;
         Service *service;
         char *name;
         sd_bus_slot *slot;
         sd_bus_message *pending[PENDING_MAX];
         unsigned n_pending;
-} Peer;
+} Stranger;
 
-static Peer *peer_free(Peer *peer) {
-        TAILQ_REMOVE(&peer->service->unknown_peers, peer, link);
-        peer->service->n_unknown--;
-        for (unsigned i = 0; i < peer->n_pending; i++)
-                sd_bus_message_unref(peer->pending[i]);
-        sd_bus_slot_unref(peer->slot);
-        free(peer->name);
-        free(peer);
+static Stranger *stranger_free(Stranger *stranger) {
+        TAILQ_REMOVE(&stranger->service->strangers, stranger, link);
+        stranger->service->n_strangers--;
+        for (unsigned i = 0; i < stranger->n_pending; i++)
+                sd_bus_message_unref(stranger->pending[i]);
+        sd_bus_slot_unref(stranger->slot);
+        free(stranger->name);
+        free(stranger);
         return NULL;
+}
+
+int peers_add(Service *service, Client *client, Connection *connection) {
+        Peer *peer = new0(Peer, 1);
+
+        if (!peer) {
+                client_free(client);
+                return -ENOMEM;
+        }
+
+        peer->connection = connection;
+        TAILQ_INIT(&peer->checks);
+        TAILQ_INIT(&peer->verdicts);
+        client->peer = peer;
+        TAILQ_INSERT_HEAD(&service->manager->clients, client, link);
+        return 0;
+}
+
+static void forget(Service *service, Client *client) {
+        Peer *peer = client->peer;
+
+        authorize_forget(service, client);
+        if (peer && peer->connection)
+                peer->connection->client = NULL;
+        client->peer = NULL;
+        free(peer);
+        if (service->caller == client)
+                service->caller = NULL;
+}
+
+void peers_remove(Service *service, Client *client) {
+        log_debug("%s has left", client->name);
+        forget(service, client);
+        manager_client_gone(service->manager, client);
+        service_maybe_idle(service);
+}
+
+sd_bus *peers_bus(const Service *service, const Client *client) {
+        const Peer *peer = client->peer;
+
+        return !peer ? NULL : peer->connection ? peer->connection->bus : service->bus;
+}
+
+void peers_resume(Service *service _unused_, sd_bus_message *message) {
+        int r = sd_bus_message_rewind(message, true);
+
+        if (r >= 0)
+                r = sd_bus_enqueue_for_read(sd_bus_message_get_bus(message), message);
+        if (r < 0)
+                (void)sd_bus_reply_method_errno(message, r, NULL);
+}
+
+static int read_groups(sd_bus_message *message, Client *client) {
+        const void *data;
+        size_t size;
+        int r;
+
+        r = sd_bus_message_enter_container(message, 'v', "au");
+        if (r < 0)
+                return r;
+        r = sd_bus_message_read_array(message, 'u', &data, &size);
+        if (r < 0)
+                return r;
+
+        free(client->gids);
+        client->gids = malloc(size + 1);
+        if (!client->gids)
+                return -ENOMEM;
+        memcpy(client->gids, data, size);
+        client->n_gids = size / sizeof(gid_t);
+        return sd_bus_message_exit_container(message);
 }
 
 static int read_credentials(sd_bus_message *message, Client *client) {
         const char *key;
-        const void *data;
-        size_t size;
         int r;
 
         r = sd_bus_message_enter_container(message, 'a', "{sv}");
@@ -40,36 +112,12 @@ static int read_credentials(sd_bus_message *message, Client *client) {
 
         while ((r = sd_bus_message_enter_container(message, 'e', "sv")) > 0) {
                 r = sd_bus_message_read(message, "s", &key);
-                if (r < 0)
-                        return r;
-
-                if (streq(key, "UnixUserID")) {
-                        r = sd_bus_message_read(message, "v", "u", &client->uid);
-                        if (r < 0)
-                                return r;
-                } else if (streq(key, "UnixGroupIDs")) {
-                        r = sd_bus_message_enter_container(message, 'v', "au");
-                        if (r < 0)
-                                return r;
-                        r = sd_bus_message_read_array(message, 'u', &data, &size);
-                        if (r < 0)
-                                return r;
-                        free(client->gids);
-                        client->gids = malloc(size + 1);
-                        if (!client->gids)
-                                return -ENOMEM;
-                        memcpy(client->gids, data, size);
-                        client->n_gids = size / sizeof(gid_t);
+                if (r >= 0)
+                        r = streq(key, "UnixUserID")     ? sd_bus_message_read(message, "v", "u", &client->uid)
+                            : streq(key, "UnixGroupIDs") ? read_groups(message, client)
+                                                         : sd_bus_message_skip(message, "v");
+                if (r >= 0)
                         r = sd_bus_message_exit_container(message);
-                        if (r < 0)
-                                return r;
-                } else {
-                        r = sd_bus_message_skip(message, "v");
-                        if (r < 0)
-                                return r;
-                }
-
-                r = sd_bus_message_exit_container(message);
                 if (r < 0)
                         return r;
         }
@@ -77,130 +125,132 @@ static int read_credentials(sd_bus_message *message, Client *client) {
         return r < 0 ? r : client->uid == (uid_t)-1 ? -ENODATA : 0;
 }
 
-static void refuse_pending(Peer *peer, const char *why) {
-        for (unsigned i = 0; i < peer->n_pending; i++)
-                (void)sd_bus_reply_method_errorf(peer->pending[i], SD_BUS_ERROR_ACCESS_DENIED,
+static void refuse_pending(Stranger *stranger, const char *why) {
+        for (unsigned i = 0; i < stranger->n_pending; i++)
+                (void)sd_bus_reply_method_errorf(stranger->pending[i], SD_BUS_ERROR_ACCESS_DENIED,
                                                  "The bus doesn't tell who calls: %s", why);
 }
 
 static int on_credentials(sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
-        Peer *peer = userdata;
-        Service *service = peer->service;
+        Stranger *stranger = userdata;
+        Service *service = stranger->service;
         Client *client = NULL;
         int r;
 
         if (sd_bus_message_is_method_error(reply, NULL)) {
                 /* It has left: its calls were never started, and nobody waits for their answers. */
-                refuse_pending(peer, sd_bus_message_get_error(reply)->message ?: "");
+                refuse_pending(stranger, sd_bus_message_get_error(reply)->message ?: "");
                 goto finish;
         }
 
-        client = client_new(peer->name);
+        client = client_new(stranger->name);
         r = client ? read_credentials(reply, client) : -ENOMEM;
+        if (r >= 0)
+                r = peers_add(service, TAKE_PTR(client), /* connection= */ NULL);
+        client_free(client);
         if (r < 0) {
-                refuse_pending(peer, strerror(-r));
-                client_free(client);
+                refuse_pending(stranger, strerror(-r));
                 goto finish;
         }
 
-        TAILQ_INSERT_HEAD(&service->manager->clients, client, link);
-        for (unsigned i = 0; i < peer->n_pending; i++) {
-                r = sd_bus_message_rewind(peer->pending[i], true);
-                if (r >= 0)
-                        r = sd_bus_enqueue_for_read(service->bus, peer->pending[i]);
-                if (r < 0)
-                        (void)sd_bus_reply_method_errno(peer->pending[i], r, NULL);
-        }
+        for (unsigned i = 0; i < stranger->n_pending; i++)
+                peers_resume(service, stranger->pending[i]);
 
 finish:
-        peer_free(peer);
+        stranger_free(stranger);
         service_maybe_idle(service);
         return 0;
 }
 
-int peers_identify(Service *service, sd_bus_message *message, Client **ret, sd_bus_error *error) {
-        const char *name = sd_bus_message_get_sender(message);
-        Client *client;
-        Peer *peer;
+static int hold(Service *service, sd_bus_message *message, const char *name, sd_bus_error *error) {
+        Stranger *stranger;
         int r;
 
-        if (!name)
-                return sd_bus_error_set(error, SD_BUS_ERROR_ACCESS_DENIED, "The message has no sender");
-
-        client = manager_find_client(service->manager, name);
-        if (client) {
-                /* Those who call often are found first. */
-                TAILQ_REMOVE(&service->manager->clients, client, link);
-                TAILQ_INSERT_HEAD(&service->manager->clients, client, link);
-                *ret = client;
-                return 1;
-        }
-
-        TAILQ_FOREACH(peer, &service->unknown_peers, link)
-                if (streq(peer->name, name))
+        TAILQ_FOREACH(stranger, &service->strangers, link)
+                if (streq(stranger->name, name))
                         break;
 
-        if (!peer) {
-                if (service->n_unknown >= UNKNOWN_MAX)
+        if (!stranger) {
+                if (service->n_strangers >= STRANGERS_MAX)
                         return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
-                                                 "Too many new connections call at once: the limit is %u", UNKNOWN_MAX);
+                                                 "Too many new connections call at once: the limit is %u",
+                                                 STRANGERS_MAX);
 
-                peer = new0(Peer, 1);
-                if (!peer)
+                stranger = new0(Stranger, 1);
+                if (!stranger)
                         return -ENOMEM;
-                peer->service = service;
-                TAILQ_INSERT_TAIL(&service->unknown_peers, peer, link);
-                service->n_unknown++;
+                stranger->service = service;
+                TAILQ_INSERT_TAIL(&service->strangers, stranger, link);
+                service->n_strangers++;
 
-                peer->name = strdup(name);
-                r = peer->name ? sd_bus_call_method_async(service->bus, &peer->slot, "org.freedesktop.DBus",
-                                                          "/org/freedesktop/DBus", "org.freedesktop.DBus",
-                                                          "GetConnectionCredentials", on_credentials, peer, "s", name)
-                               : -ENOMEM;
+                stranger->name = strdup(name);
+                r = stranger->name
+                            ? sd_bus_call_method_async(service->bus, &stranger->slot, "org.freedesktop.DBus",
+                                                       "/org/freedesktop/DBus", "org.freedesktop.DBus",
+                                                       "GetConnectionCredentials", on_credentials, stranger, "s", name)
+                            : -ENOMEM;
                 if (r < 0) {
-                        peer_free(peer);
+                        stranger_free(stranger);
                         return r;
                 }
         }
 
-        if (peer->n_pending >= PENDING_MAX)
+        if (stranger->n_pending >= PENDING_MAX)
                 return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
                                          "Too many calls of this connection wait for its first: the limit is %u",
                                          PENDING_MAX);
 
-        peer->pending[peer->n_pending++] = sd_bus_message_ref(message);
-        return 0;
+        stranger->pending[stranger->n_pending++] = sd_bus_message_ref(message);
+        return 1;
 }
 
-static bool in_access_list(const ServerConfig *config, const Client *client) {
-        for (size_t i = 0; i < config->access.n_uids; i++)
-                if (config->access.uids[i] == client->uid)
-                        return true;
+/* What shows objects, and with them perhaps those of other users */
+static bool looks_at_objects(sd_bus_message *message) {
+        const char *interface = sd_bus_message_get_interface(message);
 
-        for (size_t i = 0; i < config->access.n_gids; i++)
-                for (size_t j = 0; j < client->n_gids; j++)
-                        if (config->access.gids[i] == client->gids[j])
-                                return true;
-
-        return false;
+        return !interface || streq(interface, "org.freedesktop.DBus.Properties") ||
+               streq(interface, "org.freedesktop.DBus.ObjectManager") ||
+               streq(interface, "org.freedesktop.DBus.Introspectable");
 }
 
-int peers_authorize(Service *service, const Client *client, Action action, const char *server, sd_bus_error *error) {
-        const Server *found = server ? manager_find_server(service->manager, server) : NULL;
+int peers_enter(Service *service, sd_bus_message *message, Client *client, sd_bus_error *error) {
+        uint64_t n_unread = 0;
 
-        if (client->uid == service->uid || (client->uid == 0 && !service->options.user))
-                return 0;
-
-        if (service->options.user)
+        service->caller = client;
+        if (service->options.user && client->uid != service->uid)
                 return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED,
                                          "This service belongs to the user with uid %u", (unsigned)service->uid);
 
-        if (action == ACTION_CALL && found && in_access_list(found->config, client))
-                return 0;
+        if (((Peer *)client->peer)->connection)
+                (void)sd_bus_get_n_queued_write(peers_bus(service, client), &n_unread);
+        if (n_unread > UNREAD_MAX)
+                return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
+                                         "This connection hasn't read %u answers: the limit is %u", (unsigned)n_unread,
+                                         UNREAD_MAX);
 
-        return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED, "The user with uid %u isn't allowed to %s%s",
-                                 (unsigned)client->uid, action == ACTION_CALL ? "call server " : "manage this service",
-                                 action == ACTION_CALL && server ? server : "");
+        return looks_at_objects(message) && authorize_view(service, message) == 0 ? 1 : 0;
+}
+
+static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        Service *service = userdata;
+        const char *name = sd_bus_message_get_sender(message);
+        uint8_t type = 0;
+        Client *client;
+
+        (void)sd_bus_message_get_type(message, &type);
+        if (type != SD_BUS_MESSAGE_METHOD_CALL)
+                return 0;
+        if (!name)
+                return sd_bus_error_set(error, SD_BUS_ERROR_ACCESS_DENIED, "The message has no sender");
+
+        client = manager_find_client(service->manager, name);
+        if (!client)
+                return hold(service, message, name, error);
+
+        /* Those who call often are found first. */
+        TAILQ_REMOVE(&service->manager->clients, client, link);
+        TAILQ_INSERT_HEAD(&service->manager->clients, client, link);
+        return peers_enter(service, message, client, error);
 }
 
 static int on_name_lost(sd_bus_message *message, void *userdata, sd_bus_error *error _unused_) {
@@ -212,16 +262,19 @@ static int on_name_lost(sd_bus_message *message, void *userdata, sd_bus_error *e
                 return 0;
 
         client = manager_find_client(service->manager, name);
-        if (client) {
-                log_debug("%s has left the bus", name);
-                manager_client_gone(service->manager, client);
-                service_maybe_idle(service);
-        }
+        if (client)
+                peers_remove(service, client);
 
         return 0;
 }
 
 int peers_watch(Service *service) {
+        int r;
+
+        r = sd_bus_add_filter(service->bus, NULL, on_message, service);
+        if (r < 0)
+                return r;
+
         return sd_bus_add_match(service->bus, NULL,
                                 "type='signal',sender='org.freedesktop.DBus',path='/org/freedesktop/DBus',"
                                 "interface='org.freedesktop.DBus',member='NameOwnerChanged',arg2=''",
@@ -229,10 +282,16 @@ int peers_watch(Service *service) {
 }
 
 void peers_done(Service *service) {
-        Peer *peer;
+        Stranger *stranger;
+        Client *client;
 
-        while ((peer = TAILQ_FIRST(&service->unknown_peers))) {
-                refuse_pending(peer, "the service is leaving");
-                peer_free(peer);
+        while ((stranger = TAILQ_FIRST(&service->strangers))) {
+                refuse_pending(stranger, "the service is leaving");
+                stranger_free(stranger);
+        }
+
+        TAILQ_FOREACH(client, &service->manager->clients, link) {
+                authorize_refuse(service, client);
+                forget(service, client);
         }
 }

@@ -4,23 +4,44 @@
 #include "broker/call.h"
 #include "broker/tools.h"
 #include "bus/errors.h"
-#include "bus/service.h"
+#include "bus/objects.h"
+#include "bus/peers.h"
 
 #define BATCH_MAX 256
 
-/* Every handler has one order: identify, read, authorise, act; what is asked of the bus meanwhile makes it run again.
- */
+/* Every handler has one order: read, authorise, act; the caller is known before it runs. While polkit is asked the
+ * message is held, and the handler runs again. */
 
-static int enter(Service *service, sd_bus_message *message, Action action, const char *server, Client **ret,
-                 sd_bus_error *error) {
+static int find_server(Service *service, const char *name, Server **ret, sd_bus_error *error) {
+        Failure failure = {};
+
+        *ret = manager_find_server(service->manager, name);
+        if (*ret)
+                return 0;
+
+        (void)manager_no_such_server(service->manager, name, &failure);
+        return bus_error_set_failure(error, &failure);
+}
+
+static int enter(Service *service, sd_bus_message *message, const Question *question, sd_bus_error *error) {
+        Server *server;
         int r;
 
-        r = peers_identify(service, message, ret, error);
-        if (r <= 0)
-                return r;
+        r = find_server(service, question->server, &server, error);
+        return r < 0 ? r : authorize_use(service, message, server, question, 1, error);
+}
 
-        r = peers_authorize(service, *ret, action, server, error);
-        return r < 0 ? r : 1;
+/* The tool that the params of a tools/call name; NULL where the request is none, or they are no good, which is found
+ * when they are checked. Owned by the caller. */
+static char *tool_of(const Server *server, const char *method, const char *params) {
+        McpParams read;
+        JsonError error;
+
+        if (!streq(method, "tools/call") ||
+            mcp_params_read(params, strlen(params), server->config->limits.depth, &read, &error) < 0)
+                return NULL;
+
+        return json_decode(read.name);
 }
 
 static int reply_result(sd_bus_message *message, const Outcome *outcome, size_t limit) {
@@ -84,14 +105,14 @@ static void answer(Call *call, const Outcome *outcome) {
         sd_bus_message_unref(message);
 }
 
-static int start(Service *service, sd_bus_message *message, Client *client, CallSpec *spec, sd_bus_error *error) {
+static int start(Service *service, sd_bus_message *message, CallSpec *spec, sd_bus_error *error) {
         Failure failure = {};
         int r;
 
         spec->done = answer;
         spec->userdata = message;
         sd_bus_message_ref(message);
-        r = call_start(service->manager, client, spec, &failure);
+        r = call_start(service->manager, service->caller, spec, &failure);
         if (r >= 0)
                 return 1;
 
@@ -102,96 +123,89 @@ static int start(Service *service, sd_bus_message *message, Client *client, Call
 static int method_call(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Service *service = userdata;
         CallSpec spec = { .kind = REQUEST_CALL };
-        Client *client;
+        _cleanup_(freep) char *tool = NULL;
+        Server *server;
         int r;
 
         r = sd_bus_message_read(message, "sss", &spec.server, &spec.method, &spec.params);
         if (r < 0)
                 return r;
-        r = enter(service, message, ACTION_CALL, spec.server, &client, error);
+
+        r = find_server(service, spec.server, &server, error);
+        if (r < 0)
+                return r;
+        if (authorize_asks(service, server))
+                tool = tool_of(server, spec.method, spec.params);
+        r = authorize_use(service, message, server, &(Question){ spec.server, spec.method, tool }, 1, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        return start(service, message, client, &spec, error);
+        return start(service, message, &spec, error);
 }
 
 static int method_call_tool(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Service *service = userdata;
         CallSpec spec = { .kind = REQUEST_CALL, .method = "tools/call" };
-        Client *client;
         int r;
 
         r = sd_bus_message_read(message, "sss", &spec.server, &spec.tool, &spec.params);
         if (r < 0)
                 return r;
-        r = enter(service, message, ACTION_CALL, spec.server, &client, error);
+        r = enter(service, message, &(Question){ spec.server, spec.method, spec.tool }, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        return start(service, message, client, &spec, error);
+        return start(service, message, &spec, error);
 }
 
 static int method_notify(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Service *service = userdata;
         CallSpec spec = { .kind = REQUEST_NOTIFICATION };
-        Client *client;
         int r;
 
         r = sd_bus_message_read(message, "sss", &spec.server, &spec.method, &spec.params);
         if (r < 0)
                 return r;
-        r = enter(service, message, ACTION_CALL, spec.server, &client, error);
+        r = enter(service, message, &(Question){ spec.server, spec.method, NULL }, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        return start(service, message, client, &spec, error);
+        return start(service, message, &spec, error);
 }
 
 static int method_start_server(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Service *service = userdata;
         CallSpec spec = { .kind = REQUEST_WARM_UP, .method = "ping", .params = "" };
-        Client *client;
         int r;
 
         r = sd_bus_message_read(message, "s", &spec.server);
         if (r < 0)
                 return r;
-        r = enter(service, message, ACTION_CALL, spec.server, &client, error);
+        r = enter(service, message, &(Question){ spec.server, "StartServer", NULL }, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        return start(service, message, client, &spec, error);
+        return start(service, message, &spec, error);
 }
 
-static int find_server(Service *service, const char *name, Server **ret, sd_bus_error *error) {
-        Failure failure = {};
-
-        *ret = manager_find_server(service->manager, name);
-        if (*ret)
-                return 0;
-
-        (void)manager_no_such_server(service->manager, name, &failure);
-        return bus_error_set_failure(error, &failure);
-}
-
+/* Who may manage does so for all. */
 static int method_stop_server(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Service *service = userdata;
         const char *name;
-        Client *client;
         Server *server;
         int r;
 
         r = sd_bus_message_read(message, "s", &name);
         if (r < 0)
                 return r;
-        r = enter(service, message, ACTION_MANAGE, name, &client, error);
-        if (r <= 0)
-                return r < 0 ? r : 1;
         r = find_server(service, name, &server, error);
         if (r < 0)
                 return r;
+        r = authorize_manage(service, message, &(Question){ name, "StopServer", NULL }, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
 
-        server_stop(server, client);
+        server_stop(server);
         return sd_bus_reply_method_return(message, NULL);
 }
 
@@ -199,21 +213,23 @@ static int method_restart_server(sd_bus_message *message, void *userdata, sd_bus
         Service *service = userdata;
         Failure failure = {};
         const char *name;
-        Client *client;
         Server *server;
         int r;
 
         r = sd_bus_message_read(message, "s", &name);
         if (r < 0)
                 return r;
-        r = enter(service, message, ACTION_MANAGE, name, &client, error);
+        r = find_server(service, name, &server, error);
+        if (r < 0)
+                return r;
+        r = authorize_manage(service, message, &(Question){ name, "RestartServer", NULL }, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
         r = manager_get_callable(service->manager, name, &server, &failure);
         if (r < 0)
                 return bus_error_set_failure(error, &failure);
 
-        r = server_restart(server, client);
+        r = server_restart(server, service->caller);
         if (r < 0)
                 return r;
         return sd_bus_reply_method_return(message, NULL);
@@ -287,27 +303,66 @@ static int read_batch(sd_bus_message *message, BatchItem **ret, size_t *ret_n, s
         return 0;
 }
 
+/* Each of its methods and tools is asked for, once. */
+static int authorize_batch(Service *service, sd_bus_message *message, const Server *server, const BatchItem *items,
+                           size_t n_items, sd_bus_error *error) {
+        _cleanup_(freep) Question *questions = NULL;
+        _cleanup_(freep) char **tools = NULL;
+        size_t n = 0;
+        int r;
+
+        if (!authorize_asks(service, server))
+                return 1;
+
+        questions = new0(Question, n_items + 1);
+        tools = new0(char *, n_items + 1);
+        if (!questions || !tools)
+                return -ENOMEM;
+
+        for (size_t i = 0; i < n_items; i++) {
+                char *tool = tool_of(server, items[i].method, items[i].params);
+                bool known = false;
+
+                for (size_t j = 0; j < n && !known; j++)
+                        known = streq(questions[j].method, items[i].method) && streq(tools[j] ?: "", tool ?: "");
+                if (known)
+                        free(tool);
+                else {
+                        tools[n] = tool;
+                        questions[n++] = (Question){ server->config->name, items[i].method, tool };
+                }
+        }
+
+        r = authorize_use(service, message, server, questions, n, error);
+        for (size_t i = 0; i < n; i++)
+                free(tools[i]);
+        return r;
+}
+
 static int method_call_batch(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Service *service = userdata;
+        _cleanup_(freep) BatchItem *items = NULL;
         Failure failure = {};
-        BatchItem *items = NULL;
         const char *name;
-        Client *client;
+        Server *server;
         size_t n = 0;
         int r;
 
         r = sd_bus_message_read(message, "s", &name);
         if (r < 0)
                 return r;
-        r = enter(service, message, ACTION_CALL, name, &client, error);
-        if (r <= 0)
-                return r < 0 ? r : 1;
         r = read_batch(message, &items, &n, error);
         if (r < 0)
                 return r;
+        r = find_server(service, name, &server, error);
+        if (r < 0)
+                return r;
+        r = authorize_batch(service, message, server, items, n, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
 
         sd_bus_message_ref(message);
-        r = batch_start(service->manager, client, name, items, n, batch_done, message, &failure);
+        r = batch_start(service->manager, service->caller, name, TAKE_PTR(items), n, batch_done, message, &failure);
         if (r >= 0)
                 return 1;
 
@@ -315,16 +370,14 @@ static int method_call_batch(sd_bus_message *message, void *userdata, sd_bus_err
         return bus_error_set_failure(error, &failure);
 }
 
-static int method_list_servers(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+static int method_list_servers(sd_bus_message *message, void *userdata, sd_bus_error *error _unused_) {
         Service *service = userdata;
         sd_bus_message *reply = NULL;
         const Server *server;
-        Client *client;
         int r;
 
-        r = peers_identify(service, message, &client, error);
-        if (r <= 0)
-                return r < 0 ? r : 1;
+        if (authorize_view(service, message) == 0)
+                return 1;
 
         r = sd_bus_message_new_method_return(message, &reply);
         if (r >= 0)
@@ -332,7 +385,8 @@ static int method_list_servers(sd_bus_message *message, void *userdata, sd_bus_e
         TAILQ_FOREACH(server, &service->manager->servers, link)
                 if (r >= 0 && !server->gone)
                         r = sd_bus_message_append(reply, "(sss)", server->config->name,
-                                                  server->config->description ?: "", server_state(server));
+                                                  server->config->description ?: "",
+                                                  server_state(server, authorize_sees(service, service->caller)));
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
         if (r >= 0)
@@ -376,24 +430,23 @@ static int method_list_tools(sd_bus_message *message, void *userdata, sd_bus_err
         Service *service = userdata;
         Failure failure = {};
         const char *name;
-        Client *client;
         Server *server;
         int r;
 
         r = sd_bus_message_read(message, "s", &name);
         if (r < 0)
                 return r;
-        r = enter(service, message, ACTION_CALL, name, &client, error);
+        r = enter(service, message, &(Question){ name, "tools/list", NULL }, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
         r = manager_get_callable(service->manager, name, &server, &failure);
         if (r < 0)
                 return bus_error_set_failure(error, &failure);
 
-        if (client_note_server(client, server) < 0)
+        if (client_note_server(service->caller, server) < 0)
                 return -ENOMEM;
         sd_bus_message_ref(message);
-        r = tools_list(server, client, tools_done, message, &failure);
+        r = tools_list(server, service->caller, tools_done, message, &failure);
         if (r >= 0)
                 return 1;
 
@@ -405,10 +458,9 @@ static int method_reload(sd_bus_message *message, void *userdata, sd_bus_error *
         Service *service = userdata;
         sd_bus_message *reply = NULL;
         const Problem *problem;
-        Client *client;
         int r;
 
-        r = enter(service, message, ACTION_MANAGE, NULL, &client, error);
+        r = authorize_manage(service, message, &(Question){ NULL, "Reload", NULL }, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -432,14 +484,13 @@ static int method_describe(sd_bus_message *message, void *userdata, sd_bus_error
         Service *service = userdata;
         _cleanup_(freep) char *text = NULL;
         const char *name;
-        Client *client;
         Server *server;
         int r;
 
         r = sd_bus_message_read(message, "s", &name);
         if (r < 0)
                 return r;
-        r = enter(service, message, ACTION_CALL, name, &client, error);
+        r = enter(service, message, &(Question){ name, "Describe", NULL }, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
         r = find_server(service, name, &server, error);
@@ -472,13 +523,20 @@ static int property_servers(sd_bus *bus _unused_, const char *path _unused_, con
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
-static int property_count(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
-                          const char *property, sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
+static int property_workers_running(sd_bus *bus, const char *path _unused_, const char *interface _unused_,
+                                    const char *property _unused_, sd_bus_message *reply, void *userdata,
+                                    sd_bus_error *error _unused_) {
         Service *service = userdata;
-        const Quota *quota = &service->manager->quota;
 
-        return sd_bus_message_append(reply, "u",
-                                     (uint32_t)(streq(property, "WorkersRunning") ? quota->workers : quota->calls));
+        return sd_bus_message_append(reply, "u", manager_workers(service->manager, authorize_viewer(service, bus)));
+}
+
+static int property_calls_in_flight(sd_bus *bus, const char *path _unused_, const char *interface _unused_,
+                                    const char *property _unused_, sd_bus_message *reply, void *userdata,
+                                    sd_bus_error *error _unused_) {
+        Service *service = userdata;
+
+        return sd_bus_message_append(reply, "u", manager_calls(service->manager, authorize_viewer(service, bus)));
 }
 
 static int property_idle_timeout(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
@@ -509,8 +567,8 @@ static const sd_bus_vtable vtable[] = {
 
         SD_BUS_PROPERTY("Version", "s", property_version, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Servers", "as", property_servers, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
-        SD_BUS_PROPERTY("WorkersRunning", "u", property_count, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
-        SD_BUS_PROPERTY("CallsInFlight", "u", property_count, 0, 0),
+        SD_BUS_PROPERTY("WorkersRunning", "u", property_workers_running, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("CallsInFlight", "u", property_calls_in_flight, 0, 0),
         SD_BUS_PROPERTY("IdleTimeoutUSec", "t", property_idle_timeout, 0, 0),
 
         SD_BUS_SIGNAL_WITH_NAMES("ServerChanged", "s", SD_BUS_PARAM(server), 0),

@@ -1,5 +1,6 @@
 #include "bus/errors.h"
-#include "bus/service.h"
+#include "bus/objects.h"
+#include "bus/peers.h"
 
 #define PREFIX BUS_PATH "/server"
 
@@ -9,8 +10,12 @@ char *server_object_path(const Server *server) {
         return sd_bus_path_encode(PREFIX, server->config->name, &path) < 0 ? NULL : path;
 }
 
-static int property_string(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
-                           const char *property, sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
+static uid_t viewer_of(const Server *server, sd_bus *bus) {
+        return authorize_viewer(server->manager->userdata, bus);
+}
+
+static int property_string(sd_bus *bus, const char *path _unused_, const char *interface _unused_, const char *property,
+                           sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
         const Server *server = userdata;
         const ServerConfig *config = server->config;
         const char *value = streq(property, "Name")          ? config->name
@@ -18,16 +23,17 @@ static int property_string(sd_bus *bus _unused_, const char *path _unused_, cons
                             : streq(property, "Scope")       ? server_scope_to_string(config->scope)
                             : streq(property, "Era") ? mcp_era_to_string(era_cache_get(server->manager->eras, config))
                             : streq(property, "ConfigurationFile") ? config->file
-                                                                   : server_state(server);
+                                                                   : server_state(server, viewer_of(server, bus));
 
         return sd_bus_message_append(reply, "s", value);
 }
 
-static int property_workers(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
+static int property_workers(sd_bus *bus, const char *path _unused_, const char *interface _unused_,
                             const char *property _unused_, sd_bus_message *reply, void *userdata,
                             sd_bus_error *error _unused_) {
         const Server *server = userdata;
         const ServerPool *server_pool;
+        uid_t viewer = viewer_of(server, bus);
         const Worker *worker;
         int r;
 
@@ -39,6 +45,8 @@ static int property_workers(sd_bus *bus _unused_, const char *path _unused_, con
                 TAILQ_FOREACH(worker, &server_pool->pool->workers, link) {
                         _cleanup_(freep) char *worker_path = worker_object_path(worker);
 
+                        if (!server_pool_visible(server_pool, viewer))
+                                continue;
                         r = worker_path ? sd_bus_message_append(reply, "o", worker_path) : -ENOMEM;
                         if (r < 0)
                                 return r;
@@ -47,14 +55,17 @@ static int property_workers(sd_bus *bus _unused_, const char *path _unused_, con
         return sd_bus_message_close_container(reply);
 }
 
-static int property_count(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
-                          const char *property, sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
+static int property_count(sd_bus *bus, const char *path _unused_, const char *interface _unused_, const char *property,
+                          sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
         const Server *server = userdata;
         const ServerPool *server_pool;
+        uid_t viewer = viewer_of(server, bus);
         uint32_t n = 0;
 
         TAILQ_FOREACH(server_pool, &server->pools, link)
-                n += streq(property, "QueuedCalls") ? server_pool->pool->n_queued : server_pool->pool->n_in_flight;
+                if (server_pool_visible(server_pool, viewer))
+                        n += streq(property, "QueuedCalls") ? server_pool->pool->n_queued
+                                                            : server_pool->pool->n_in_flight;
 
         return sd_bus_message_append(reply, "u", n);
 }

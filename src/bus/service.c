@@ -6,120 +6,16 @@
 
 #include "base/log.h"
 #include "bus/errors.h"
+#include "bus/objects.h"
+#include "bus/peers.h"
 
 #define LEAVE_TIME (5 * USEC_PER_SEC) /* for what is under way when the service is told to stop */
 
-static uint64_t now_monotonic(Service *service) {
+uint64_t service_now(Service *service) {
         uint64_t usec = 0;
 
         (void)sd_event_now(service->event, CLOCK_MONOTONIC, &usec);
         return usec;
-}
-
-/* The manager's news as signals. Signals are nobody's due: one that can't be sent is dropped. */
-
-static void emit_name(Service *service, const char *signal, const char *name) {
-        if (service->bus)
-                (void)sd_bus_emit_signal(service->bus, BUS_PATH, BUS_NAME, signal, "s", name);
-}
-
-static void on_servers_changed(void *userdata) {
-        Service *service = userdata;
-
-        if (service->bus)
-                (void)sd_bus_emit_properties_changed(service->bus, BUS_PATH, BUS_NAME, "Servers", NULL);
-}
-
-static void on_server_added(void *userdata, Server *server) {
-        Service *service = userdata;
-        _cleanup_(freep) char *path = service->bus ? server_object_path(server) : NULL;
-
-        if (path)
-                (void)sd_bus_emit_object_added(service->bus, path);
-}
-
-static void on_server_removed(void *userdata, Server *server) {
-        Service *service = userdata;
-        _cleanup_(freep) char *path = service->bus ? server_object_path(server) : NULL;
-
-        if (path)
-                (void)sd_bus_emit_object_removed(service->bus, path);
-}
-
-static void on_server_changed(void *userdata, Server *server) {
-        Service *service = userdata;
-        _cleanup_(freep) char *path = service->bus && !server->gone ? server_object_path(server) : NULL;
-
-        emit_name(service, "ServerChanged", server->config->name);
-        if (path)
-                (void)sd_bus_emit_properties_changed(service->bus, path, BUS_NAME ".Server", "State", "Description",
-                                                     "Scope", "ConfigurationFile", "Workers", NULL);
-}
-
-static void on_tools_changed(void *userdata, const Server *server) {
-        emit_name(userdata, "ToolsChanged", server->config->name);
-}
-
-static void on_workers_changed(void *userdata) {
-        Service *service = userdata;
-
-        if (service->bus)
-                (void)sd_bus_emit_properties_changed(service->bus, BUS_PATH, BUS_NAME, "WorkersRunning", NULL);
-}
-
-static void on_worker_added(void *userdata, Server *server _unused_, Worker *worker) {
-        Service *service = userdata;
-        _cleanup_(freep) char *path = service->bus ? worker_object_path(worker) : NULL;
-
-        if (path)
-                (void)sd_bus_emit_object_added(service->bus, path);
-}
-
-static void on_worker_changed(void *userdata, Server *server _unused_, Worker *worker) {
-        Service *service = userdata;
-        _cleanup_(freep) char *path = service->bus ? worker_object_path(worker) : NULL;
-
-        if (path)
-                (void)sd_bus_emit_properties_changed(service->bus, path, BUS_NAME ".Worker", "State", "Era",
-                                                     "ProtocolVersion", "ServerInfo", NULL);
-}
-
-static void on_worker_removed(void *userdata, Server *server _unused_, Worker *worker) {
-        Service *service = userdata;
-        _cleanup_(freep) char *path = service->bus ? worker_object_path(worker) : NULL;
-
-        if (path)
-                (void)sd_bus_emit_object_removed(service->bus, path);
-}
-
-/* sd_bus_emit_signal_to() came with systemd 253. */
-static void on_notification(void *userdata, Client *client, const Server *server, const char *method, JsonSlice params,
-                            const JsonTraits *traits) {
-        Service *service = userdata;
-        sd_bus_message *signal = NULL;
-        Buffer text = {};
-        int r;
-
-        if (params.size > service->manager->quota.settings.limits.message)
-                return;
-
-        r = params.data ? json_append(&text, params, traits) : 0;
-        if (r >= 0)
-                r = buffer_append(&text, "", 1);
-        if (r >= 0)
-                r = sd_bus_message_new_signal(service->bus, &signal, BUS_PATH, BUS_NAME, "Notification");
-        if (r >= 0)
-                r = sd_bus_message_append(signal, "sss", server->config->name, method, buffer_data(&text));
-        if (r >= 0)
-                r = sd_bus_message_set_destination(signal, client->name);
-        if (r >= 0)
-                (void)sd_bus_send(service->bus, signal, NULL);
-        sd_bus_message_unref(signal);
-        buffer_done(&text);
-}
-
-static void on_maybe_idle(void *userdata) {
-        service_maybe_idle(userdata);
 }
 
 static void apply_settings(Service *service) {
@@ -129,30 +25,13 @@ static void apply_settings(Service *service) {
                 log_open(settings->log_level);
 }
 
-static void on_configured(void *userdata) {
-        Service *service = userdata;
-
+void service_configured(Service *service) {
         apply_settings(service);
 
         /* The idle time may be another: the timer looks at once. */
         (void)sd_event_source_set_time(service->idle_source, 0);
         (void)sd_event_source_set_enabled(service->idle_source, SD_EVENT_ONESHOT);
 }
-
-static const ManagerHandlers manager_handlers = {
-        .configured = on_configured,
-        .servers_changed = on_servers_changed,
-        .server_added = on_server_added,
-        .server_removed = on_server_removed,
-        .server_changed = on_server_changed,
-        .tools_changed = on_tools_changed,
-        .workers_changed = on_workers_changed,
-        .worker_added = on_worker_added,
-        .worker_changed = on_worker_changed,
-        .worker_removed = on_worker_removed,
-        .notification = on_notification,
-        .maybe_idle = on_maybe_idle,
-};
 
 /* Leaving. The name is given back without waiting for the answer, and calls that come by it until then are served: the
  * bus puts its answer behind them. Those that come later start another service. */
@@ -163,7 +42,9 @@ uint64_t service_idle_timeout(const Service *service) {
 }
 
 static bool idle(const Service *service) {
-        return manager_idle(service->manager) && service->n_unknown == 0;
+        /* Who holds a connection of its own would lose a call that races with leaving. */
+        return manager_idle(service->manager) && service->n_strangers == 0 && service->n_checks == 0 &&
+               (service->stopping || service->n_connections == 0);
 }
 
 static int on_released(sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
@@ -186,6 +67,7 @@ static void release(Service *service) {
         /* Before the name goes: systemd would take us for running otherwise, and not start another. */
         (void)sd_notify(/* unset_environment= */ false, "STOPPING=1");
         service->phase = SERVICE_RELEASING;
+        private_pause(service);
         r = sd_bus_release_name_async(service->bus, NULL, BUS_NAME, on_released, service);
         if (r < 0) {
                 log_warning("the name can't be given back: %s", strerror(-r));
@@ -200,7 +82,7 @@ static int on_idle(sd_event_source *source, uint64_t usec, void *userdata) {
         if (service->phase != SERVICE_RUNNING || !idle(service) || timeout == USEC_INFINITY)
                 return 0; /* asked again when the last worker or call goes */
 
-        if (due > now_monotonic(service)) {
+        if (due > service_now(service)) {
                 (void)sd_event_source_set_time(source, due);
                 (void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
                 return 0;
@@ -224,7 +106,7 @@ static int on_leave(sd_event_source *source _unused_, uint64_t usec _unused_, vo
         uint64_t n_queued = 0;
 
         (void)sd_bus_get_n_queued_read(service->bus, &n_queued);
-        if (now_monotonic(service) >= service->leave_deadline ||
+        if (service_now(service) >= service->leave_deadline ||
             (service->phase == SERVICE_RELEASED && idle(service) && n_queued == 0))
                 (void)sd_event_exit(service->event, 0);
         else if (service->phase == SERVICE_RELEASED && idle(service))
@@ -247,7 +129,7 @@ void service_maybe_idle(Service *service) {
                         return;
 
                 /* Noted only: the timer isn't moved with each call. */
-                service->idle_since = now_monotonic(service);
+                service->idle_since = service_now(service);
                 (void)sd_event_source_get_enabled(service->idle_source, &enabled);
                 if (enabled == SD_EVENT_OFF && service_idle_timeout(service) != USEC_INFINITY) {
                         (void)sd_event_source_set_time(service->idle_source,
@@ -258,7 +140,7 @@ void service_maybe_idle(Service *service) {
         case SERVICE_RELEASING:
                 break;
         case SERVICE_RELEASED:
-                if (service->manager->quota.calls == 0 && service->n_unknown == 0)
+                if (service->manager->quota.calls == 0 && service->n_strangers == 0 && service->n_checks == 0)
                         manager_leave(service->manager);
                 /* From the loop, for this can be called from within what would be freed. */
                 if (idle(service))
@@ -274,7 +156,7 @@ void service_stop(Service *service) {
         }
 
         service->stopping = true;
-        service->leave_deadline = usec_add(now_monotonic(service), LEAVE_TIME);
+        service->leave_deadline = usec_add(service_now(service), LEAVE_TIME);
         leave_at(service, service->leave_deadline);
         release(service);
 }
@@ -289,6 +171,7 @@ static int on_loop_end(sd_event_source *source _unused_, void *userdata) {
 
         peers_done(service);
         service->manager = manager_free(service->manager);
+        private_done(service);
         return 0;
 }
 
@@ -336,8 +219,10 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
                               .launcher = launcher,
                               .options = *options,
                               .uid = geteuid(),
-                              .leave_deadline = USEC_INFINITY };
-        TAILQ_INIT(&service->unknown_peers);
+                              .leave_deadline = USEC_INFINITY,
+                              .reserve_fd = -EBADF };
+        TAILQ_INIT(&service->strangers);
+        TAILQ_INIT(&service->connections);
 
         r = sd_event_add_time(event, &service->idle_source, CLOCK_MONOTONIC, USEC_INFINITY, 1, on_idle, service);
         if (r >= 0)
@@ -362,12 +247,13 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
                         return -ENOMEM;
                 folders = (const char *const *)standard;
         }
-        r = manager_new(event, launcher, runtime, folders, options->folders != NULL, &manager_handlers, service,
+        r = manager_new(event, launcher, runtime, folders, options->folders != NULL, &signals_handlers, service,
                         &service->manager);
         strings_free(standard);
         if (r < 0)
                 return r;
 
+        service->manager->log_calls = options->user ? LOG_DEBUG : LOG_INFO;
         apply_settings(service);
 
         r = open_bus(service);
@@ -375,7 +261,7 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
                 return r;
 
         /* All is in place when the name is there for others to call. */
-        r = objects_register(service);
+        r = objects_register(service, service->bus);
         if (r >= 0)
                 r = peers_watch(service);
         if (r < 0)
@@ -388,6 +274,10 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
                 return -ESHUTDOWN;
         }
 
+        r = private_listen(service);
+        if (r < 0)
+                return r;
+
         service_maybe_idle(service);
         *ret = TAKE_PTR(service);
         return 0;
@@ -397,8 +287,10 @@ Service *service_free(Service *service) {
         if (!service)
                 return NULL;
 
-        peers_done(service);
+        if (service->manager)
+                peers_done(service);
         service->manager = manager_free(service->manager);
+        private_done(service);
         sd_event_source_disable_unref(service->idle_source);
         sd_event_source_disable_unref(service->leave_source);
         sd_event_source_disable_unref(service->end_source);

@@ -1,5 +1,6 @@
 #include "bus/errors.h"
-#include "bus/service.h"
+#include "bus/objects.h"
+#include "bus/peers.h"
 
 #define PREFIX BUS_PATH "/worker"
 
@@ -56,7 +57,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("Id", "s", property_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Server", "s", property_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Owner", "s", property_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        SD_BUS_PROPERTY("Pid", "u", property_pid, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("Pid", "u", property_pid, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("StartedTimestamp", "t", property_number, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("State", "s", property_string, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Era", "s", property_string, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
@@ -70,10 +71,12 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
-static int find(sd_bus *bus _unused_, const char *path, const char *interface _unused_, void *userdata, void **ret,
+/* Another user's worker is as one that isn't there. */
+static int find(sd_bus *bus, const char *path, const char *interface _unused_, void *userdata, void **ret,
                 sd_bus_error *error _unused_) {
         Service *service = userdata;
         _cleanup_(freep) char *id = NULL;
+        ServerPool *server_pool;
         Worker *worker;
         int r;
 
@@ -81,19 +84,20 @@ static int find(sd_bus *bus _unused_, const char *path, const char *interface _u
         if (r <= 0)
                 return r;
 
-        worker = manager_find_worker(service->manager, id, NULL);
-        if (!worker)
+        worker = manager_find_worker(service->manager, id, &server_pool);
+        if (!worker || !server_pool_visible(server_pool, authorize_viewer(service, bus)))
                 return 0;
 
         *ret = worker;
         return 1;
 }
 
-static int enumerate(sd_bus *bus _unused_, const char *prefix _unused_, void *userdata, char ***ret,
+static int enumerate(sd_bus *bus, const char *prefix _unused_, void *userdata, char ***ret,
                      sd_bus_error *error _unused_) {
         Service *service = userdata;
         const Server *server;
         const ServerPool *server_pool;
+        uid_t viewer = authorize_viewer(service, bus);
         const Worker *worker;
         size_t n = 0;
         char **paths;
@@ -105,7 +109,8 @@ static int enumerate(sd_bus *bus _unused_, const char *prefix _unused_, void *us
         TAILQ_FOREACH(server, &service->manager->servers, link)
                 TAILQ_FOREACH(server_pool, &server->pools, link)
                         TAILQ_FOREACH(worker, &server_pool->pool->workers, link)
-                                if (n < service->manager->quota.workers && (paths[n] = worker_object_path(worker)))
+                                if (server_pool_visible(server_pool, viewer) && n < service->manager->quota.workers &&
+                                    (paths[n] = worker_object_path(worker)))
                                         n++;
 
         *ret = paths;

@@ -2,7 +2,9 @@
  * kills them. The broker gives a server's name and three pipes. What runs, and in what sandbox, stands in files that
  * root alone can write; nothing of that comes from the caller. */
 
+#include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <math.h>
 #include <pwd.h>
 #include <signal.h>
@@ -170,9 +172,42 @@ static int find_server(Root *root, const char *name, ServerConfig **ret, sd_bus_
         return 0;
 }
 
+/* In a folder that root alone can look into, for what a unit's properties say, and their file in /run, is there for all
+ * to read; systemd reads it when it starts the worker. False where there is no such folder. */
+static bool environment_path(const char *id, char path[static PATH_MAX]) {
+        const char *folder = getenv("RUNTIME_DIRECTORY");
+
+        return folder && snprintf(path, PATH_MAX, "%s/%s.env", folder, id) < PATH_MAX;
+}
+
+/* systemd.exec(5), EnvironmentFile= */
+static int write_environment(const ServerConfig *config, const char *path) {
+        _cleanup_(closep) int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        FILE *file = fd < 0 ? NULL : fdopen(fd, "w");
+
+        if (!file)
+                return -errno;
+
+        fd = -EBADF;
+        for (char **s = config->environment; s && *s; s++) {
+                const char *value = strchr(*s, '=') + 1;
+
+                fprintf(file, "%.*s\"", (int)(value - *s), *s);
+                for (; *value; value++)
+                        fprintf(file, strchr("\"\\`$", *value) ? "\\%c" : "%c", *value);
+                fputs("\"\n", file);
+        }
+
+        return ferror(file) | fclose(file) ? -EIO : 0;
+}
+
 static void remember(Root *root, const char *id, const char *sender) {
         Recent *recent = &root->recent[root->n_recent++ % RECENT_MAX];
+        char path[PATH_MAX];
 
+        /* Its worker was started, or not, long ago; the last ones go with the folder, when we leave. */
+        if (*recent->id && environment_path(recent->id, path))
+                (void)unlink(path);
         free(recent->sender);
         recent->sender = strdup(sender);
         (void)snprintf(recent->id, sizeof(recent->id), "%s", id);
@@ -184,7 +219,8 @@ static int method_start(sd_bus_message *message, void *userdata, sd_bus_error *e
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *start = NULL;
         _cleanup_(server_config_unrefp) ServerConfig *config = NULL;
         const char *server, *owner, *id;
-        char **inherited = NULL;
+        char **inherited = NULL, path[PATH_MAX];
+        bool filed = false;
         Failure failure = {};
         int fds[3], r;
 
@@ -196,15 +232,29 @@ static int method_start(sd_bus_message *message, void *userdata, sd_bus_error *e
         if (r < 0)
                 return r;
         r = request_check_names(server, owner, id, error);
-        for (int i = 0; i < 3 && r >= 0; i++)
-                r = request_check_pipe(fds[i], names[i], /* reading= */ i == 0, error);
+        for (int i = 1; i < 3 && r >= 0; i++)
+                r = request_check_pipe(fds[i], names[i], /* reading= */ false, error);
         if (r >= 0)
                 r = find_server(root, server, &config, error);
+        if (r >= 0)
+                r = config->transport == SERVER_TRANSPORT_SOCKET
+                            ? request_check_socket(fds[0], names[0], error)
+                            : request_check_pipe(fds[0], names[0], /* reading= */ true, error);
         if (r >= 0)
                 r = sd_bus_get_property_strv(root->bus, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER, "Environment",
                                              error, &inherited);
         if (r < 0)
                 return r;
+
+        if (config->environment && *config->environment && environment_path(id, path)) {
+                filed = true;
+                r = write_environment(config, path);
+                if (r < 0) {
+                        strings_free(inherited);
+                        return sd_bus_error_setf(error, ERROR_LAUNCH_FAILED, "%s can't be written: %s", path,
+                                                 strerror(-r));
+                }
+        }
 
         r = transient_start_message(root->bus,
                                     &(TransientSpec){ .config = config,
@@ -213,14 +263,18 @@ static int method_start(sd_bus_message *message, void *userdata, sd_bus_error *e
                                                       .fds = fds,
                                                       .path = WORKER_PATH,
                                                       .bind_to = BROKER_UNIT,
+                                                      .environment_file = filed ? path : NULL,
                                                       .inherited = inherited },
                                     &start, &failure);
         strings_free(inherited);
         if (r == -EREMOTEIO)
                 r = sd_bus_error_set(error, ERROR_LAUNCH_FAILED, failure_message(&failure));
         failure_done(&failure);
-        if (r < 0)
+        if (r < 0) {
+                if (filed)
+                        (void)unlink(path);
                 return r;
+        }
 
         remember(root, id, sd_bus_message_get_sender(message));
         log_info("starting a worker of %s for %s: %s", server, owner, id);

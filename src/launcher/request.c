@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <systemd/sd-daemon.h>
 
 #include "base/text.h"
 #include "worker/transient.h"
@@ -65,6 +67,16 @@ int request_check_pipe(int fd, const char *name, bool reading, sd_bus_error *err
         if ((flags & O_ACCMODE) != (reading ? O_RDONLY : O_WRONLY))
                 return sd_bus_error_setf(error, SD_BUS_ERROR_INVALID_ARGS, "%s has to be the end of a pipe for %s",
                                          name, reading ? "reading" : "writing");
+
+        return 0;
+}
+
+int request_check_socket(int fd, const char *name, sd_bus_error *error) {
+        int flags = fcntl(fd, F_GETFL);
+
+        if (flags < 0 || flags & O_PATH || sd_is_socket_unix(fd, SOCK_STREAM, /* listening= */ 1, NULL, 0) <= 0)
+                return sd_bus_error_setf(error, SD_BUS_ERROR_INVALID_ARGS,
+                                         "%s has to be a listening socket: the server's transport is socket", name);
 
         return 0;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/macro.h"
+#include "wire/protocol.h"
 
 #define META_VERSION "io.modelcontextprotocol/protocolVersion"
 #define META_CAPABILITIES "io.modelcontextprotocol/clientCapabilities"
@@ -176,7 +177,8 @@ bool mcp_id_finder_result(const McpIdFinder *finder, uint64_t *ret) {
 }
 
 int mcp_params_read(const char *text, size_t size, unsigned depth_max, McpParams *ret, JsonError *error) {
-        JsonMember meta = { .name = "_meta" };
+        JsonMember members[] = { { .name = "_meta" }, { .name = "name" } };
+        const JsonMember *meta = &members[0], *name = &members[1];
         McpParams params = {};
         int r;
 
@@ -185,7 +187,7 @@ int mcp_params_read(const char *text, size_t size, unsigned depth_max, McpParams
                 return 0;
         }
 
-        r = json_scan(text, size, depth_max, &meta, 1, &params.traits, error);
+        r = json_scan(text, size, depth_max, members, ELEMENTSOF(members), &params.traits, error);
         if (r < 0)
                 return r;
 
@@ -198,16 +200,21 @@ int mcp_params_read(const char *text, size_t size, unsigned depth_max, McpParams
         if (!json_is(params.text, '{'))
                 return -EINVAL;
 
-        if (meta.count > 0) {
-                *error = (JsonError){ .offset = meta.key.data - text, .reason = "_meta stands twice" };
-                if (meta.count > 1)
+        *error = (JsonError){ .offset = name->key.data - text, .reason = "name stands twice" };
+        if (name->count > 1)
+                return -EINVAL;
+        params.name = name->value;
+
+        if (meta->count > 0) {
+                *error = (JsonError){ .offset = meta->key.data - text, .reason = "_meta stands twice" };
+                if (meta->count > 1)
                         return -EINVAL;
                 error->reason = "_meta has to be an object";
-                if (!json_is(meta.value, '{'))
+                if (!json_is(meta->value, '{'))
                         return -EINVAL;
 
-                params.meta = meta.value;
-                params.token = json_get(meta.value, "progressToken");
+                params.meta = meta->value;
+                params.token = json_get(meta->value, "progressToken");
         }
 
         *ret = params;
@@ -440,3 +447,22 @@ int mcp_append_empty_result(Buffer *buffer, JsonSlice id) {
 int mcp_append_method_not_found(Buffer *buffer, JsonSlice id) {
         return append_answer(buffer, id, ",\"error\":{\"code\":-32601,\"message\":\"Method not found\"}");
 }
+
+static void mcp_find_id(IdFinder *finder, const char *data, size_t size) {
+        mcp_id_finder_feed(&finder->mcp, data, size);
+}
+
+static bool mcp_found_id(const IdFinder *finder, uint64_t *ret) {
+        return mcp_id_finder_result(&finder->mcp, ret);
+}
+
+const WireProtocol mcp_protocol = {
+        .name = "mcp",
+        .read_params = mcp_params_read,
+        .append_request = mcp_append_request,
+        .append_cancelled = mcp_append_cancelled,
+        .append_notification = mcp_append_notification,
+        .parse = mcp_parse,
+        .find_id = mcp_find_id,
+        .found_id = mcp_found_id,
+};

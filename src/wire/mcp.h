@@ -63,11 +63,13 @@ typedef struct McpParams {
         JsonTraits traits;
         JsonSlice meta;   /* its member _meta, an object, or nothing */
         JsonSlice token;  /* _meta.progressToken */
+        JsonSlice name;   /* its member name, which says the tool in a tools/call */
         const char *tool; /* set: the request is tools/call, and text its arguments */
 } McpParams;
 
 /* Checks a caller's text. Empty text is no parameters. *ret points into it. Returns 0; -EBADMSG or -E2BIG as
- * json_scan(); -EINVAL where it is no object, or its _meta is none or stands twice: error->reason says which. */
+ * json_scan(); -EINVAL where it is no object, its _meta is none, or that or name stands twice, so that it could be read
+ * in two ways: error->reason says which. */
 int mcp_params_read(const char *text, size_t size, unsigned depth_max, McpParams *ret, JsonError *error);
 
 /* Each of these appends one message with its line's end. -ENOMEM: the buffer is as it was.

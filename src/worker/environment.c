@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "base/buffer.h"
+
 /* The path of a command, as execvp(3) would look it up in that PATH. 0, -ENOENT, -EACCES, -ENOMEM. */
 static int find_executable(const char *command, const char *path, char **ret) {
         int error = -ENOENT;
@@ -34,8 +36,17 @@ static int find_executable(const char *command, const char *path, char **ret) {
 }
 
 int find_command(const ServerConfig *config, const char *path, char **ret, Failure *failure) {
-        const char *command = config->argv[0];
-        int r = find_executable(command, path, ret);
+        _cleanup_(freep) char *own = NULL;
+        const char *command = config->command;
+        int r;
+
+        /* The server's own command is looked for also where another program will execute it. */
+        r = find_executable(command, path, &own);
+        if (r >= 0 && !streq(config->argv[0], command)) {
+                free(TAKE_PTR(own));
+                command = config->argv[0];
+                r = find_executable(command, path, &own);
+        }
 
         if (r == -ENOENT && !strchr(command, '/'))
                 return failure_set(failure, FAILURE_LAUNCH_FAILED, "Can't start %s: not found in PATH (%s)", command,
@@ -44,6 +55,7 @@ int find_command(const ServerConfig *config, const char *path, char **ret, Failu
                 return failure_set(failure, FAILURE_LAUNCH_FAILED, "Can't start %s: looking it up: %s", command,
                                    strerror(-r));
 
+        *ret = TAKE_PTR(own);
         return 0;
 }
 
@@ -57,19 +69,47 @@ const char *find_variable(char *const *environment, const char *name) {
         return NULL;
 }
 
-char **make_environment(const ServerConfig *config, const char *path, const char *home, const char *id) {
-        const char *defaults[][2] = {
-                { "PATH", path }, { "LANG", getenv("LANG") ?: "C.UTF-8" }, { "HOME", home }, { INVOCATION_ID, id }
+static char *join(char *const *strings) {
+        Buffer text = {};
+
+        for (char *const *s = strings; s && *s; s++)
+                if (buffer_append_string(&text, s == strings ? "" : ",") < 0 || buffer_append_string(&text, *s) < 0) {
+                        buffer_done(&text);
+                        return NULL;
+                }
+        if (buffer_append(&text, "", 1) < 0)
+                buffer_done(&text);
+
+        return text.data;
+}
+
+char **make_environment(const ServerConfig *config, const char *path, const char *home, const char *id,
+                        const char *folder) {
+        _cleanup_(freep) char *preload = config->preload ? join(config->preload) : NULL;
+        char concurrency[16];
+        const char *const defaults[][2] = {
+                { "PATH", path },
+                { "LANG", getenv("LANG") ?: "C.UTF-8" },
+                { "HOME", home },
+                { INVOCATION_ID, id },
+                { "RUNTIME_DIRECTORY", folder },
+                /* An executor has to know how its calls are kept apart. */
+                { "MCP_EXEC_ISOLATION", config->executor ? server_isolation_to_string(config->isolation) : NULL },
+                { "MCP_EXEC_CONCURRENCY", config->executor ? concurrency : NULL },
+                { "MCP_EXEC_PRELOAD", config->executor ? preload : NULL },
         };
         size_t n = 0, m = 0;
         char **environment;
 
+        (void)snprintf(concurrency, sizeof(concurrency), "%u", config->pool.concurrency);
         while (config->environment && config->environment[n])
                 n++;
 
         environment = new0(char *, n + ELEMENTSOF(defaults) + 1);
-        if (!environment)
+        if (!environment || (config->preload && !preload)) {
+                free(environment);
                 return NULL;
+        }
 
         for (size_t i = 0; i < ELEMENTSOF(defaults); i++)
                 if (defaults[i][1] && !find_variable(config->environment, defaults[i][0]) &&

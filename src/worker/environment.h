@@ -18,6 +18,8 @@ int find_command(const ServerConfig *config, const char *path, char **ret, Failu
 /* The value of a variable, or NULL */
 const char *find_variable(char *const *environment, const char *name);
 
-/* PATH, LANG, HOME and INVOCATION_ID (where id isn't NULL), changed and completed by the server's own: nothing else of
- * the broker's environment. Freed with strings_free(); NULL when out of memory. */
-char **make_environment(const ServerConfig *config, const char *path, const char *home, const char *id);
+/* PATH, LANG, HOME and INVOCATION_ID (where id isn't NULL), RUNTIME_DIRECTORY (folder, likewise), for executors
+ * MCP_EXEC_ISOLATION, _CONCURRENCY and _PRELOAD, changed and completed by the server's own: nothing else of the
+ * broker's environment. Freed with strings_free(); NULL when out of memory. */
+char **make_environment(const ServerConfig *config, const char *path, const char *home, const char *id,
+                        const char *folder);

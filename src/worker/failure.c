@@ -8,6 +8,16 @@
 #define MESSAGE_MAX 4096
 #define REMOTE_DATA_MAX 2048
 
+static const char *const code_words[_FAILURE_CODE_MAX] = { [FAILURE_NONE] = "success",
+#define X(code, word) [FAILURE_##code] = word,
+                                                           FAILURE_CODES(X)
+#undef X
+};
+
+const char *failure_code_to_string(FailureCode code) {
+        return code_words[code];
+}
+
 int failure_set(Failure *failure, FailureCode code, const char *format, ...) {
         _cleanup_(freep) char *text = NULL;
         va_list ap;
@@ -28,8 +38,13 @@ int failure_set(Failure *failure, FailureCode code, const char *format, ...) {
 }
 
 int failure_set_remote(Failure *failure, const char *server, JsonSlice error) {
+        _cleanup_(freep) char *text = json_decode(error);
         JsonSlice code = json_get(error, "code"), data = json_get(error, "data");
         _cleanup_(freep) char *message = json_decode(json_get(error, "message"));
+
+        if (text)
+                return failure_set(failure, FAILURE_REMOTE, "Server %s answered with an error: %s", server,
+                                   *text ? text : "(no message)");
 
         return failure_set(failure, FAILURE_REMOTE, "Server %s answered with error %.*s: %s%s%.*s%s", server,
                            code.data ? (int)MIN(code.size, (size_t)24) : 1, code.data ?: "?", message ?: "(no message)",

@@ -43,6 +43,9 @@ typedef struct LauncherOps {
         /* Resident memory in bytes, of the process and of those that came from it; 0 where that can't be told */
         uint64_t (*memory)(const Process *process);
 
+        /* Whether a worker so configured reaches the network */
+        bool (*has_network)(const ServerConfig *config);
+
         /* Kills what is left of it. */
         Process *(*process_free)(Process *process);
 

@@ -17,6 +17,8 @@ typedef struct PoolHandlers {
         void (*worker_removed)(void *userdata, Worker *worker, const char *how, bool crashed);
 
         void (*launch_failed)(void *userdata, const Failure *failure);
+        /* It crashes again and again: refuses for so many usec from now on. */
+        void (*crash_loop)(void *userdata, uint64_t pause, const Failure *failure);
         void (*era_known)(void *userdata, McpEra era);
         void (*notification)(void *userdata, Worker *worker, JsonSlice method, JsonSlice params,
                              const JsonTraits *traits);

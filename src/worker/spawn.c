@@ -1,5 +1,6 @@
 #include <dirent.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <sys/pidfd.h>
@@ -11,6 +12,8 @@
 #include "worker/environment.h"
 #include "worker/launcher.h"
 
+#define REMOVE_MAX 10000 /* files of a folder */
+
 typedef struct SpawnLauncher SpawnLauncher;
 
 typedef struct SpawnProcess {
@@ -21,6 +24,7 @@ typedef struct SpawnProcess {
         process_exit_handler handler;
         void *userdata;
         const char *id;
+        char *folder; /* of its own, gone with it; NULL: it has none */
         bool exited;
 } SpawnProcess;
 
@@ -195,6 +199,43 @@ static int on_process_exit(sd_event_source *source _unused_, const siginfo_t *in
         return 0;
 }
 
+static int remove_one(const char *path, const struct stat *st _unused_, int type _unused_, struct FTW *where _unused_) {
+        static unsigned n;
+
+        /* In the loop, that is: what a call left by the million stays for the system to clear. */
+        if (strlen(path) == 0)
+                n = 0;
+        return n++ < REMOVE_MAX ? remove(path) : 1;
+}
+
+static char *remove_folder(char *folder) {
+        if (folder) {
+                (void)remove_one("", NULL, 0, NULL);
+                (void)nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+        }
+        free(folder);
+        return NULL;
+}
+
+/* What systemd gives as RuntimeDirectory=, where the files of a call are put. */
+static int make_folder(SpawnProcess *process) {
+        const char *parent = getenv("XDG_RUNTIME_DIR") ?: "/tmp";
+
+        if (asprintf(&process->folder, "%s/mcp-exec-worker-XXXXXX", parent) < 0) {
+                process->folder = NULL;
+                return -ENOMEM;
+        }
+        if (!mkdtemp(process->folder)) {
+                int r = -errno;
+
+                free(process->folder);
+                process->folder = NULL;
+                return r;
+        }
+
+        return 0;
+}
+
 static Process *spawn_process_free(Process *p) {
         SpawnProcess *process = (SpawnProcess *)p;
         siginfo_t info;
@@ -212,6 +253,7 @@ static Process *spawn_process_free(Process *p) {
         sd_event_source_disable_unref(process->source);
         TAILQ_REMOVE(&process->launcher->processes, process, link);
         sweep_orphans(process->launcher);
+        remove_folder(process->folder);
         free(process);
         return NULL;
 }
@@ -244,12 +286,8 @@ static int spawn_start(Launcher *l, const ProcessSpec *spec, process_exit_handle
         }
 
         process = new0(SpawnProcess, 1);
-        environment = make_environment(config, path, getenv("HOME") ?: "/", spec->id);
-        if (!process || !environment) {
-                free(process);
-                strings_free(environment);
+        if (!process)
                 return start_failed(failure, command, "starting", -ENOMEM);
-        }
 
         *process = (SpawnProcess){
                 .process = { .ops = l->ops },
@@ -259,6 +297,14 @@ static int spawn_start(Launcher *l, const ProcessSpec *spec, process_exit_handle
                 .userdata = userdata,
         };
         TAILQ_INSERT_TAIL(&launcher->processes, process, link);
+
+        r = config->transport == SERVER_TRANSPORT_FILE ? make_folder(process) : 0;
+        if (r >= 0)
+                environment = make_environment(config, path, getenv("HOME") ?: "/", spec->id, process->folder);
+        if (!environment) {
+                spawn_process_free(&process->process);
+                return start_failed(failure, command, "starting", r < 0 ? r : -ENOMEM);
+        }
 
         r = spawn(executable, config->argv, environment, cwd, spec->fds, &process->process.pid);
         strings_free(environment);
@@ -284,6 +330,10 @@ static int spawn_start(Launcher *l, const ProcessSpec *spec, process_exit_handle
         return 0;
 }
 
+static bool spawn_has_network(const ServerConfig *config _unused_) {
+        return true;
+}
+
 /* What the file says is kept for other machines: nothing here can do it. */
 static char *spawn_describe(const Launcher *launcher _unused_, const ServerConfig *config) {
         return strdup(config->sandbox ?: "{}");
@@ -303,6 +353,7 @@ static const LauncherOps spawn_ops = {
         .start = spawn_start,
         .signal = spawn_signal,
         .memory = spawn_memory,
+        .has_network = spawn_has_network,
         .process_free = spawn_process_free,
         .describe = spawn_describe,
         .launcher_free = spawn_launcher_free,

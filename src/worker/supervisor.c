@@ -92,7 +92,9 @@ static void guard(pid_t broker) {
 }
 
 int supervise(void) {
+        const char *listener = getenv("LISTEN_PID");
         pid_t parent = getpid(), child;
+        char number[16];
 
         (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
         child = fork();
@@ -106,6 +108,13 @@ int supervise(void) {
         (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
         if (getppid() != parent)
                 _exit(EXIT_FAILURE);
+
+        /* The sockets that were meant for the guard (sd_listen_fds(3)) are the broker's. */
+        (void)snprintf(number, sizeof(number), "%d", (int)parent);
+        if (listener && streq(listener, number)) {
+                (void)snprintf(number, sizeof(number), "%d", (int)getpid());
+                (void)setenv("LISTEN_PID", number, /* overwrite= */ true);
+        }
 
         return 0;
 }

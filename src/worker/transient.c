@@ -160,6 +160,23 @@ static int append_unset(sd_bus_message *message, char *const *environment, char 
         return r;
 }
 
+/* Leaves what the server's file doesn't say itself. */
+static void drop_own(char **environment, const ServerConfig *config) {
+        size_t n = 0;
+
+        for (char **s = environment; *s; s++) {
+                bool own = false;
+
+                for (char **e = config->environment; e && *e; e++)
+                        own = own || streq(*e, *s);
+                if (own)
+                        free(*s);
+                else
+                        environment[n++] = *s;
+        }
+        environment[n] = NULL;
+}
+
 static int append_surroundings(sd_bus_message *message, const TransientSpec *spec) {
         const ServerConfig *config = spec->config;
         const char *home = find_variable(config->environment, "HOME");
@@ -175,13 +192,18 @@ static int append_surroundings(sd_bus_message *message, const TransientSpec *spe
                 return -ENOMEM;
         }
 
-        environment = make_environment(config, spec->path, home, NULL);
+        environment = make_environment(config, spec->path, home, /* id= */ NULL, /* folder= */ NULL);
         if (!environment)
                 return -ENOMEM;
 
-        r = append_strings(message, "Environment", environment);
+        r = append_unset(message, environment, spec->inherited);
+        if (r >= 0 && spec->environment_file) {
+                drop_own(environment, config);
+                r = sd_bus_message_append(message, "(sv)", "EnvironmentFiles", "a(sb)", 1, spec->environment_file,
+                                          /* ignore_failure= */ false);
+        }
         if (r >= 0)
-                r = append_unset(message, environment, spec->inherited);
+                r = append_strings(message, "Environment", environment);
         if (r >= 0)
                 r = sd_bus_message_append(message, "(sv)", "WorkingDirectory", "s", cwd);
 
@@ -197,6 +219,14 @@ static int append_life(sd_bus_message *message, const TransientSpec *spec) {
         r = sd_bus_message_append(message, "(sv)(sv)(sv)(sv)(sv)(sv)", "Type", "s", "exec", "CollectMode", "s",
                                   "inactive-or-failed", "Slice", "s", SLICE, "KillMode", "s", "control-group",
                                   "KillSignal", "i", SIGKILL, "TimeoutStopUSec", "t", STOP_TIMEOUT);
+        if (r >= 0 && spec->user && spec->config->transport == SERVER_TRANSPORT_FILE) {
+                char folder[TRANSIENT_NAME_MAX];
+
+                /* For the files of its call; /tmp is not its own there. systemd removes it. */
+                (void)snprintf(folder, sizeof(folder), "mcp-exec-worker-%s", spec->id);
+                r = sd_bus_message_append(message, "(sv)(sv)", "RuntimeDirectory", "as", 1, folder,
+                                          "RuntimeDirectoryMode", "u", UINT32_C(0700));
+        }
         if (r >= 0 && spec->bind_to)
                 r = sd_bus_message_append(message, "(sv)(sv)", "BindsTo", "as", 1, spec->bind_to, "After", "as", 1,
                                           spec->bind_to);

@@ -375,11 +375,16 @@ static Launcher *unit_launcher_free(Launcher *l) {
         return NULL;
 }
 
+static bool unit_has_network(const ServerConfig *config) {
+        return sandbox_network(config->sandbox);
+}
+
 static const LauncherOps unit_ops = {
         .name = "unit",
         .start = unit_start,
         .signal = unit_signal,
         .memory = unit_memory,
+        .has_network = unit_has_network,
         .process_free = unit_process_free,
         .describe = unit_describe,
         .launcher_free = unit_launcher_free,

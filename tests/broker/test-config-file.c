@@ -121,7 +121,8 @@ static void test_smallest(void) {
 static const char everything[] =
         "{ \"name\": \"my-server\", \"description\": \"Says \\\"hi\\\" \xe2\x82\xac\", \"command\": \"/usr/bin/x\",\n"
         "  \"args\": [\"-a\", \"\", \"b c\"], \"env\": {\"KEY\": \"s3cret=value\", \"_2\": \"\"}, \"cwd\": \"/srv\",\n"
-        "  \"disabled\": true, \"type\": \"stdio\", \"protocol\": \"control\", \"transport\": \"socket\",\n"
+        "  \"disabled\": true, \"executor\": true, \"preload\": [\"json\", \"os.path\"], \"type\": \"stdio\", "
+        "\"protocol\": \"control\", \"transport\": \"socket\",\n"
         "  \"isolation\": \"fork\", \"scope\": \"client\", \"era\": \"modern\", \"idempotent\": true,\n"
         "  \"keep_alive\": {\"enabled\": false, \"timeout\": 0, \"check_interval\": 1.5},\n"
         "  \"pool\": {\"min\": 2, \"max\": 64, \"concurrency\": 256, \"queue\": 0},\n"
@@ -137,11 +138,15 @@ static void test_everything(void) {
 
         assert_string(server->name, "my-server");
         assert_string(server->description, "Says \"hi\" \xe2\x82\xac");
-        assert_string(server->argv[0], "/usr/bin/x");
-        assert_string(server->argv[1], "-a");
-        assert_string(server->argv[2], "");
-        assert_string(server->argv[3], "b c");
-        assert_true(!server->argv[4]);
+        assert_string(strrchr(server->argv[0], '/'), "/mcp-exec-transport");
+        assert_string(server->argv[1], "socket");
+        assert_string(server->argv[2], "/usr/bin/x");
+        assert_string(server->argv[3], "-a");
+        assert_string(server->argv[4], "");
+        assert_string(server->argv[5], "b c");
+        assert_true(!server->argv[6]);
+        assert_true(server->executor);
+        assert_string(server->preload[1], "os.path");
         assert_string(server->environment[0], "KEY=s3cret=value");
         assert_string(server->environment[1], "_2=");
         assert_true(!server->environment[2]);
@@ -583,7 +588,7 @@ static void test_describe(void) {
         assert_slice(json_get(json_get(tree, "limits"), "message"), "268435456");
         assert_slice(json_get(json_get(tree, "sandbox"), "ProtectHome"), "true");
         assert_true(json_next_element(json_get(tree, "argv"), &position, &element));
-        assert_true(json_equal(element, "/usr/bin/x"));
+        assert_true(holds(json_get(tree, "argv"), "/usr/bin/x"));
         assert_true(holds(json_get(tree, "argv"), "b c"));
         assert_true(holds(json_get(tree, "environment"), "KEY"));
         assert_true(holds(json_get(tree, "environment"), "_2"));

@@ -52,13 +52,15 @@ static void check_server(const ServerConfig *server) {
         _cleanup_(freep) char *text = NULL;
         const char *position = NULL;
         JsonSlice tree, element;
-        size_t n = 0;
+        size_t n = 0, carried = server->transport == SERVER_TRANSPORT_STDIO                 ? 0
+                                : server->transport == SERVER_TRANSPORT_FILE && server->cwd ? 3
+                                                                                            : 2;
 
         assert_true(text_is_name(server->name));
-        assert_true(server->command && *server->command && server->argv[0] == server->command);
+        assert_true(server->command && *server->command && streq(server->argv[carried], server->command));
         for (; server->args && server->args[n]; n++)
-                assert_true(server->argv[n + 1] == server->args[n]);
-        assert_true(!server->argv[n + 1]);
+                assert_true(streq(server->argv[carried + n + 1], server->args[n]));
+        assert_true(!server->argv[carried + n + 1]);
         assert_true(!server->cwd || server->cwd[0] == '/');
         assert_true(server->pool.min <= server->pool.max && server->pool.max >= 1 && server->pool.concurrency >= 1);
         assert_true(server->limits.depth <= JSON_DEPTH_MAX && server->timeouts.call > 0);

@@ -323,7 +323,9 @@ static void test_start_message(void) {
         char *environment[] = { (char *)"TOKEN=secret", (char *)"SSH_AUTH_SOCK=mine", NULL };
         char *inherited[] = { (char *)"DISPLAY=:0", (char *)"SSH_AUTH_SOCK=/x", (char *)"PATH=/x", (char *)"USER=me",
                               NULL };
-        ServerConfig config = { .n_ref = 1, .name = (char *)"name", .argv = argv, .environment = environment };
+        ServerConfig config = {
+                .n_ref = 1, .name = (char *)"name", .command = argv[0], .argv = argv, .environment = environment
+        };
         const char *id = "0123456789abcdef0123456789abcdef";
         Failure failure = {};
         sd_bus_message *message = NULL;
@@ -359,12 +361,12 @@ static void test_start_message(void) {
         sd_bus_message_unref(message);
         free(text);
 
-        argv[0] = (char *)"no-such-command";
+        config.command = argv[0] = (char *)"no-such-command";
         assert_number(transient_start_message(bus, &spec, &message, &failure), -EREMOTEIO);
         assert_string(failure_message(&failure),
                       "Can't start no-such-command: not found in PATH (/nowhere:/usr/bin:/bin)");
 
-        argv[0] = (char *)"cat";
+        config.command = argv[0] = (char *)"cat";
         spec.user = true;
         config.sandbox = (char *)"{\"IPAddressDeny\":[\"any\"]}";
         assert_number(transient_start_message(bus, &spec, &message, &failure), -EREMOTEIO);

@@ -1,0 +1,29 @@
+#pragma once
+
+#include "bus/service.h"
+
+/* The bus tree as a table, which the objects' files fill. */
+typedef struct BusObject {
+        const char *path; /* of the object, or the prefix of the objects */
+        const char *interface;
+        const sd_bus_vtable *vtable;
+        sd_bus_object_find_t find; /* NULL: there is one, at path */
+        sd_bus_node_enumerator_t enumerate;
+} BusObject;
+
+extern const BusObject root_object, server_object, worker_object;
+
+/* On the bus, or on the connection of a client of the private socket. */
+int objects_register(Service *service, sd_bus *bus);
+
+/* Appends a{sv}: the properties of target, an object of that kind; names: of them those, NULL-terminated, or NULL for
+ * all. */
+int objects_append_properties(sd_bus_message *message, const BusObject *object, const char *path, void *target,
+                              const char *const *names);
+
+/* The paths of objects. NULL when out of memory. */
+char *server_object_path(const Server *server);
+char *worker_object_path(const Worker *worker);
+
+/* signals.c: the manager's news as signals. Signals are nobody's due: one that can't be sent is dropped. */
+extern const ManagerHandlers signals_handlers;

@@ -1,0 +1,87 @@
+#pragma once
+
+#include "bus/service.h"
+
+/* Who calls, and what that one may do. */
+
+/* What the bus layer keeps of a client */
+typedef struct Peer {
+        Connection *connection; /* NULL: it is on the bus */
+        TAILQ_HEAD(, Check) checks;
+        unsigned n_waiting; /* messages of its checks */
+        TAILQ_HEAD(, Verdict) verdicts;
+        unsigned n_verdicts;
+} Peer;
+
+/* Connections come and go. The bus knows whose they are; it is asked once for each, without waiting for the answer.
+ * Messages are held until it is there: every other handler finds the sender in service->caller. */
+int peers_watch(Service *service);
+void peers_done(Service *service); /* answers what is held */
+
+/* Takes client, and makes it known. -ENOMEM: it is freed. */
+int peers_add(Service *service, Client *client, Connection *connection);
+void peers_remove(Service *service, Client *client); /* it has left */
+
+/* The bus that a client is on; NULL where the service is leaving */
+sd_bus *peers_bus(const Service *service, const Client *client);
+
+/* What a method call's handlers have in common, on whichever connection it came: run ahead of them as a filter's last
+ * step. Returns 0 to go on, 1 where the message is held, or negative with error set. */
+int peers_enter(Service *service, sd_bus_message *message, Client *client, sd_bus_error *error);
+
+/* Puts a message that was held back into the queue of messages. */
+void peers_resume(Service *service, sd_bus_message *message);
+
+/* authorize.c */
+
+typedef enum Action {
+        ACTION_CALL = 1 << 0,         /* use a server */
+        ACTION_EXECUTE_CODE = 1 << 1, /* use one that runs the caller's own code */
+        ACTION_USE_NETWORK = 1 << 2,  /* use one that reaches the network */
+        ACTION_MANAGE = 1 << 3,       /* stop and start workers, read the configuration again, see all */
+} Action;
+
+/* What is to be authorised: texts go to polkit as details. tool and method may be NULL. */
+typedef struct Question {
+        const char *server, *method, *tool;
+} Question;
+
+/* Whether the caller of message may use the server in all these ways. 1: it may; 0: polkit was asked, and message is
+ * held until it has answered; or negative with error set, and recorded in the log. */
+bool authorize_asks(Service *service, const Server *server); /* whether polkit decides on the caller's use of it */
+int authorize_use(Service *service, sd_bus_message *message, const Server *server, const Question *questions,
+                  size_t n_questions, sd_bus_error *error);
+int authorize_manage(Service *service, sd_bus_message *message, const Question *question, sd_bus_error *error);
+
+/* Finds out whether the caller may see what belongs to others. 1: that is known; 0: as above. */
+int authorize_view(Service *service, sd_bus_message *message);
+
+/* Who sees what is being written, a reply on bus or a signal: a uid whose own objects these are, or QUOTA_EVERYBODY
+ * for all of them */
+uid_t authorize_viewer(Service *service, sd_bus *bus);
+
+/* What of the objects a client sees, likewise */
+uid_t authorize_sees(Service *service, const Client *client);
+
+void authorize_forget(Service *service, Client *client); /* it has left: withdraws what is asked for it */
+void authorize_refuse(Service *service, Client *client); /* the service leaves */
+
+/* private.c: the private socket */
+
+/* Serves the listening sockets that systemd hands over (sd_listen_fds(3)). */
+int private_listen(Service *service);
+void private_pause(Service *service); /* new connections wait for the next service */
+void private_done(Service *service);
+
+struct Connection {
+        TAILQ_ENTRY(Connection) link;
+        Service *service;
+        Client *client;
+        sd_bus *bus;
+        pid_t pid;
+        int fd, pidfd; /* fd: a duplicate, to look at what comes in */
+        sd_event_source *bytes_source, *timer, *connected_source;
+        uint64_t accepted, message_since; /* usec, CLOCK_MONOTONIC; 0: no message has begun */
+        bool greeted; /* has sent a message: what comes before the answer to Hello would be taken for that */
+        bool closing;
+};

@@ -1,0 +1,438 @@
+/* The private socket: D-Bus without a bus between, for those who call often. Each connection has the same objects, and
+ * speaks for the process that opened it, as the socket's credentials say. sd-bus is the server of each; what it leaves
+ * open is closed here: who doesn't authenticate, sends half a message or one that is too large, or isn't one of the few
+ * that a user may have. */
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <systemd/sd-daemon.h>
+#include <systemd/sd-id128.h>
+
+#include "base/log.h"
+#include "bus/errors.h"
+#include "bus/objects.h"
+#include "bus/peers.h"
+
+#define SOCKET_NAME "bus" /* FileDescriptorName= of the socket unit */
+
+#define CONNECTIONS_MAX 512
+#define CONNECTIONS_PER_USER_MAX 64
+#define ACCEPT_MAX 16 /* a turn of the loop */
+#define AUTHENTICATE_TIME (10 * USEC_PER_SEC)
+#define MESSAGE_TIME (30 * USEC_PER_SEC) /* from a message's first byte to its last */
+#define MESSAGE_MAX (16 << 20)           /* bytes, as on the bus */
+#define UNREAD_CLOSE 256                 /* messages that wait for a client that doesn't read */
+
+#define FIRST_MESSAGES_MAX 64 /* that may be in the buffer when the authentication is done */
+
+#define DBUS_NAME "org.freedesktop.DBus"
+#define FIXED_HEADER                                                                                                   \
+        16 /* bytes at the start of each message that tell its size (D-Bus specification, Message Format) */
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77 /* Linux 6.5 */
+#endif
+
+static Connection *connection_free(Connection *connection) {
+        Service *service;
+
+        if (!connection)
+                return NULL;
+
+        service = connection->service;
+        TAILQ_REMOVE(&service->connections, connection, link);
+        service->n_connections--;
+        if (connection->client)
+                peers_remove(service, connection->client);
+        sd_event_source_disable_unref(connection->bytes_source);
+        sd_event_source_disable_unref(connection->timer);
+        sd_event_source_disable_unref(connection->connected_source);
+        sd_bus_close_unref(connection->bus);
+        safe_close(connection->fd);
+        safe_close(connection->pidfd);
+        free(connection);
+        service_maybe_idle(service);
+        return NULL;
+}
+
+/* Not at once: this is called from within what would be freed. */
+static void close_soon(Connection *connection, const char *why) {
+        if (connection->closing)
+                return;
+
+        log_debug("%s: closed: %s", connection->client->name, why);
+        connection->closing = true;
+        (void)sd_event_source_set_time(connection->timer, 0);
+        (void)sd_event_source_set_enabled(connection->timer, SD_EVENT_ONESHOT);
+}
+
+/* A timer that runs already looks again when it fires: it isn't moved with each message. */
+static void check_at(Connection *connection, uint64_t usec) {
+        int enabled = SD_EVENT_OFF;
+
+        (void)sd_event_source_get_enabled(connection->timer, &enabled);
+        if (enabled != SD_EVENT_OFF)
+                return;
+
+        (void)sd_event_source_set_time(connection->timer, usec);
+        (void)sd_event_source_set_enabled(connection->timer, SD_EVENT_ONESHOT);
+}
+
+static int on_timer(sd_event_source *source _unused_, uint64_t usec _unused_, void *userdata) {
+        Connection *connection = userdata;
+        uint64_t now = service_now(connection->service);
+
+        if (!connection->closing && sd_bus_is_ready(connection->bus) <= 0) {
+                if (now >= usec_add(connection->accepted, AUTHENTICATE_TIME))
+                        close_soon(connection, "it doesn't authenticate");
+                else
+                        check_at(connection, usec_add(connection->accepted, AUTHENTICATE_TIME));
+        } else if (!connection->closing && connection->message_since > 0) {
+                if (now >= usec_add(connection->message_since, MESSAGE_TIME))
+                        close_soon(connection, "its message doesn't end");
+                else
+                        check_at(connection, usec_add(connection->message_since, MESSAGE_TIME));
+        } else if (connection->closing)
+                connection_free(connection);
+
+        return 0;
+}
+
+static uint32_t read_number(const uint8_t *data, bool big) {
+        return big ? (uint32_t)data[0] << 24 | data[1] << 16 | data[2] << 8 | data[3]
+                   : (uint32_t)data[3] << 24 | data[2] << 16 | data[1] << 8 | data[0];
+}
+
+/* Looks at the start of the next message, which sd-bus, that would take 128 MiB, hasn't read yet. */
+static void look_ahead(Connection *connection) {
+        uint8_t header[FIXED_HEADER];
+        ssize_t n;
+
+        n = recv(connection->fd, header, sizeof(header), MSG_PEEK | MSG_DONTWAIT);
+        if (n <= 0) {
+                connection->message_since = 0;
+                return;
+        }
+
+        connection->message_since = service_now(connection->service);
+        check_at(connection, usec_add(connection->message_since, MESSAGE_TIME));
+        if (n == sizeof(header)) {
+                bool big = header[0] == 'B';
+                uint64_t size = (uint64_t)FIXED_HEADER + read_number(header + 4, big) + read_number(header + 12, big);
+
+                if (size > MESSAGE_MAX)
+                        close_soon(connection, "its message is too large");
+        }
+}
+
+/* Edge-triggered, and ahead of sd-bus: something has come in. */
+static int on_bytes(sd_event_source *source _unused_, int fd _unused_, uint32_t events _unused_, void *userdata) {
+        Connection *connection = userdata;
+
+        if (connection->message_since == 0 && sd_bus_is_ready(connection->bus) > 0)
+                look_ahead(connection);
+        return 0;
+}
+
+/* A client may write its first message without waiting for the end of the authentication. sd-bus has it in its buffer
+ * then, and waits for more to come in before it looks there. */
+static int on_connected(sd_event_source *source _unused_, void *userdata) {
+        Connection *connection = userdata;
+
+        for (unsigned i = 0; i < FIRST_MESSAGES_MAX && !connection->closing; i++)
+                if (sd_bus_process(connection->bus, NULL) <= 0)
+                        break;
+
+        return 0;
+}
+
+/* Stands in for the bus that clients think they talk to: a name of one's own, and nobody else there */
+static int answer_as_bus(Connection *connection, sd_bus_message *message, sd_bus_error *error) {
+        const char *member = sd_bus_message_get_member(message), *name = NULL;
+
+        if (streq(member, "Hello"))
+                return sd_bus_reply_method_return(message, "s", connection->client->name);
+        if (streq(member, "AddMatch") || streq(member, "RemoveMatch"))
+                return sd_bus_reply_method_return(message, NULL);
+        if (streq(member, "GetId")) {
+                sd_id128_t id;
+
+                if (sd_bus_get_bus_id(connection->bus, &id) < 0)
+                        return -ENODATA;
+                return sd_bus_reply_method_return(message, "s", SD_ID128_TO_STRING(id));
+        }
+        if (streq(member, "ListNames") || streq(member, "ListActivatableNames"))
+                return sd_bus_reply_method_return(message, "as", 3, DBUS_NAME, BUS_NAME, connection->client->name);
+
+        if (streq(member, "NameHasOwner") || streq(member, "GetNameOwner") || streq(member, "StartServiceByName")) {
+                int r = sd_bus_message_read(message, streq(member, "StartServiceByName") ? "su" : "s", &name,
+                                            &(uint32_t){ 0 });
+                bool known = r >= 0 &&
+                             (streq(name, DBUS_NAME) || streq(name, BUS_NAME) || streq(name, connection->client->name));
+
+                if (r < 0)
+                        return r;
+                if (streq(member, "NameHasOwner"))
+                        return sd_bus_reply_method_return(message, "b", known);
+                if (!known)
+                        return sd_bus_error_setf(error, SD_BUS_ERROR_NAME_HAS_NO_OWNER,
+                                                 "%s can't be reached by this socket", name);
+                if (streq(member, "GetNameOwner"))
+                        return sd_bus_reply_method_return(message, "s", name);
+                return sd_bus_reply_method_return(message, "u", UINT32_C(2)); /* it runs already */
+        }
+
+        return sd_bus_error_setf(error, SD_BUS_ERROR_UNKNOWN_METHOD, "This socket is no bus: there is no %s", member);
+}
+
+static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        Connection *connection = userdata;
+        const char *destination = sd_bus_message_get_destination(message);
+        uint64_t n_unread = 0;
+        uint8_t type = 0;
+
+        (void)sd_bus_message_get_type(message, &type);
+        if (sd_bus_message_is_signal(message, "org.freedesktop.DBus.Local", "Connected") > 0)
+                return connection->connected_source ||
+                       sd_event_add_defer(connection->service->event, &connection->connected_source, on_connected,
+                                          connection) < 0;
+        if (sd_bus_message_is_signal(message, "org.freedesktop.DBus.Local", "Disconnected") > 0) {
+                close_soon(connection, "its client has left");
+                return 1;
+        }
+
+        connection->greeted = true;
+        look_ahead(connection);
+        (void)sd_bus_get_n_queued_write(connection->bus, &n_unread);
+        if (n_unread > UNREAD_CLOSE)
+                close_soon(connection, "its client doesn't read");
+        if (connection->closing || type != SD_BUS_MESSAGE_METHOD_CALL)
+                return 1;
+
+        if (destination && streq(destination, DBUS_NAME))
+                return answer_as_bus(connection, message, error);
+
+        return peers_enter(connection->service, message, connection->client, error);
+}
+
+static int read_groups(int fd, Client *client) {
+        socklen_t size = 0;
+
+        (void)getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &size);
+        client->gids = malloc(size + 1);
+        if (!client->gids)
+                return -ENOMEM;
+        if (size > 0 && getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, client->gids, &size) < 0)
+                return -errno;
+
+        client->n_gids = size / sizeof(gid_t);
+        return 0;
+}
+
+/* Who opened the connection. The group of the credentials counts as well as the others. */
+static int identify(Connection *connection, int fd) {
+        socklen_t size = sizeof(struct ucred), pidfd_size = sizeof(connection->pidfd);
+        struct ucred credentials;
+        gid_t *gids;
+        int r;
+
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) < 0)
+                return -errno;
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &connection->pidfd, &pidfd_size) < 0)
+                connection->pidfd = pidfd_open(credentials.pid, 0);
+
+        connection->pid = credentials.pid;
+        connection->client->uid = credentials.uid;
+        r = read_groups(fd, connection->client);
+        if (r < 0)
+                return r;
+
+        gids = reallocarray(connection->client->gids, connection->client->n_gids + 1, sizeof(gid_t));
+        if (!gids)
+                return -ENOMEM;
+        gids[connection->client->n_gids++] = credentials.gid;
+        connection->client->gids = gids;
+        return 0;
+}
+
+static unsigned connections_of(const Service *service, uid_t uid) {
+        const Connection *connection;
+        unsigned n = 0;
+
+        TAILQ_FOREACH(connection, &service->connections, link)
+                n += connection->client && connection->client->uid == uid;
+
+        return n;
+}
+
+/* Takes fd, also on failure. */
+static int start_bus(Connection *connection, int fd) {
+        Service *service = connection->service;
+        sd_id128_t id;
+        int r;
+
+        r = sd_bus_new(&connection->bus);
+        if (r >= 0)
+                r = sd_bus_set_fd(connection->bus, fd, fd);
+        if (r < 0) {
+                safe_close(fd);
+                return r;
+        }
+
+        r = sd_id128_randomize(&id);
+        if (r >= 0)
+                r = sd_bus_set_server(connection->bus, /* b= */ true, id);
+        if (r >= 0)
+                r = sd_bus_negotiate_fds(connection->bus, /* b= */ true);
+        if (r >= 0)
+                r = sd_bus_set_connected_signal(connection->bus, /* b= */ true);
+        if (r >= 0)
+                r = sd_bus_add_filter(connection->bus, NULL, on_message, connection);
+        if (r >= 0)
+                r = objects_register(service, connection->bus);
+        if (r >= 0)
+                r = sd_bus_start(connection->bus);
+        if (r >= 0)
+                r = sd_event_add_io(service->event, &connection->bytes_source, connection->fd, EPOLLIN | EPOLLET,
+                                    on_bytes, connection);
+        if (r >= 0)
+                r = sd_event_source_set_priority(connection->bytes_source, SD_EVENT_PRIORITY_NORMAL - 1);
+        if (r >= 0)
+                r = sd_bus_attach_event(connection->bus, service->event, SD_EVENT_PRIORITY_NORMAL);
+        return r;
+}
+
+/* Takes fd, also on failure. */
+static int connection_new(Service *service, int fd) {
+        Connection *connection = new0(Connection, 1);
+        Client *client;
+        char name[40];
+        int r;
+
+        if (!connection) {
+                safe_close(fd);
+                return -ENOMEM;
+        }
+
+        *connection = (Connection){ .service = service, .pidfd = -EBADF, .fd = -EBADF };
+        TAILQ_INSERT_TAIL(&service->connections, connection, link);
+        service->n_connections++;
+
+        /* In the form of a unique name. A bus begins its own with 1. */
+        (void)snprintf(name, sizeof(name), ":0.%llu", (unsigned long long)++service->last_connection);
+        connection->accepted = service_now(service);
+        connection->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        client = connection->client = client_new(name);
+        r = connection->fd < 0 ? -errno : !client ? -ENOMEM : identify(connection, fd);
+        if (r >= 0 && connections_of(service, client->uid) > CONNECTIONS_PER_USER_MAX)
+                r = -EUSERS;
+        if (r < 0) {
+                connection->client = client_free(client);
+                safe_close(fd);
+        } else {
+                r = peers_add(service, client, connection);
+                if (r < 0) {
+                        connection->client = NULL;
+                        safe_close(fd);
+                }
+        }
+        if (r >= 0)
+                r = sd_event_add_time(service->event, &connection->timer, CLOCK_MONOTONIC,
+                                      usec_add(connection->accepted, AUTHENTICATE_TIME), USEC_PER_SEC, on_timer,
+                                      connection);
+        if (r >= 0)
+                r = start_bus(connection, fd);
+        if (r < 0) {
+                connection_free(connection);
+                return r;
+        }
+
+        log_debug("%s: a connection of uid %u", client->name, (unsigned)client->uid);
+        return 0;
+}
+
+/* Where no file descriptor is left, connections are turned away with the one that is kept for this: they would wake the
+ * loop for ever otherwise. */
+static void turn_away(Service *service, int fd) {
+        service->reserve_fd = safe_close(service->reserve_fd);
+        safe_close(accept4(fd, NULL, NULL, SOCK_CLOEXEC));
+        service->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static int on_connection(sd_event_source *source _unused_, int fd, uint32_t events _unused_, void *userdata) {
+        Service *service = userdata;
+
+        for (unsigned i = 0; i < ACCEPT_MAX; i++) {
+                int accepted = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), r;
+
+                if (accepted < 0) {
+                        if (errno == EMFILE || errno == ENFILE)
+                                turn_away(service, fd);
+                        return 0;
+                }
+
+                if (service->n_connections >= CONNECTIONS_MAX) {
+                        safe_close(accepted);
+                        continue;
+                }
+                r = connection_new(service, accepted);
+                if (r < 0)
+                        log_debug("a connection was refused: %s", strerror(-r));
+        }
+
+        return 0;
+}
+
+static int listen_on(Service *service, int fd) {
+        int flags = fcntl(fd, F_GETFL), r;
+
+        if (service->listen_source)
+                return -EEXIST;
+        if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+                return -errno;
+
+        r = sd_event_add_io(service->event, &service->listen_source, fd, EPOLLIN, on_connection, service);
+        if (r >= 0)
+                r = sd_event_source_set_io_fd_own(service->listen_source, true);
+        if (r >= 0)
+                service->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        return r;
+}
+
+int private_listen(Service *service) {
+        char **names = NULL;
+        int n, r = 0;
+
+        n = sd_listen_fds_with_names(/* unset_environment= */ true, &names);
+        for (int i = 0; i < n; i++) {
+                int fd = SD_LISTEN_FDS_START + i;
+
+                r = streq(names[i], SOCKET_NAME) && sd_is_socket_unix(fd, SOCK_STREAM, /* listening= */ 1, NULL, 0) > 0
+                            ? listen_on(service, fd)
+                            : -ENOTSOCK;
+                if (r < 0) {
+                        log_warning("the file descriptor named %s can't be served: %s", names[i], strerror(-r));
+                        safe_close(fd);
+                }
+        }
+        strings_free(names);
+        return n < 0 ? n : 0;
+}
+
+void private_pause(Service *service) {
+        if (service->listen_source)
+                (void)sd_event_source_set_enabled(service->listen_source, SD_EVENT_OFF);
+}
+
+void private_done(Service *service) {
+        Connection *connection, *next;
+
+        TAILQ_FOREACH_SAFE(connection, &service->connections, link, next)
+                connection_free(connection);
+        service->listen_source = sd_event_source_disable_unref(service->listen_source);
+        service->reserve_fd = safe_close(service->reserve_fd);
+}

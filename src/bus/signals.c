@@ -1,0 +1,259 @@
+/* What has happened, told to those who may know of it. On the session bus all callers are the same user, and signals
+ * are broadcast. On the system bus what concerns one user's workers goes to the clients that see those, each by
+ * itself. The clients of the private socket are sent all that they may know. */
+
+#include "bus/errors.h"
+#include "bus/objects.h"
+#include "bus/peers.h"
+
+#define NOBODY ((uid_t)-2)    /* sees what belongs to everybody */
+#define SIGNALS_UNREAD_MAX 16 /* messages that a client of the private socket has not read */
+
+/* Appends a signal's arguments. */
+typedef int (*append_handler)(sd_bus_message *signal, const void *what);
+
+typedef struct News {
+        const char *path, *interface, *member;
+        append_handler append;
+        const void *what;
+} News;
+
+static void send_news(sd_bus *bus, const News *news, const char *destination) {
+        sd_bus_message *signal = NULL;
+        int r;
+
+        r = sd_bus_message_new_signal(bus, &signal, news->path, news->interface, news->member);
+        if (r >= 0)
+                r = news->append(signal, news->what);
+        if (r >= 0 && destination)
+                r = sd_bus_message_set_destination(signal, destination); /* sd_bus_emit_signal_to() came with 253 */
+        if (r >= 0)
+                (void)sd_bus_send(bus, signal, NULL);
+        sd_bus_message_unref(signal);
+}
+
+/* One client's share. Who doesn't read loses signals, not the service its memory. */
+static void tell(Service *service, const Client *client, const News *news) {
+        const Connection *connection = client->peer ? ((const Peer *)client->peer)->connection : NULL;
+        uid_t audience = authorize_sees(service, client);
+        sd_bus *bus = peers_bus(service, client);
+        uint64_t n_unread = 0;
+
+        if (connection)
+                (void)sd_bus_get_n_queued_write(bus, &n_unread);
+        if (!bus || (connection && !connection->greeted) || n_unread > SIGNALS_UNREAD_MAX)
+                return;
+
+        service->audience = &audience;
+        send_news(bus, news, connection ? NULL : client->name);
+        service->audience = NULL;
+}
+
+/* owner: whom it concerns, or QUOTA_EVERYBODY */
+static void publish(Service *service, uid_t owner, const News *news) {
+        uid_t audience = service->options.user ? QUOTA_EVERYBODY : NOBODY;
+        bool broadcast = service->options.user || owner == QUOTA_EVERYBODY;
+        const Client *client;
+
+        if (!service->bus || !service->manager)
+                return;
+
+        if (broadcast) {
+                service->audience = &audience;
+                send_news(service->bus, news, NULL);
+                service->audience = NULL;
+        }
+
+        TAILQ_FOREACH(client, &service->manager->clients, link) {
+                uid_t sees = authorize_sees(service, client);
+
+                if (!(broadcast && peers_bus(service, client) == service->bus) &&
+                    (owner == QUOTA_EVERYBODY || sees == owner || sees == QUOTA_EVERYBODY))
+                        tell(service, client, news);
+        }
+}
+
+static int append_name(sd_bus_message *signal, const void *what) {
+        return sd_bus_message_append(signal, "s", what);
+}
+
+static void publish_name(Service *service, uid_t owner, const char *member, const char *name) {
+        publish(service, owner, &(News){ BUS_PATH, BUS_NAME, member, append_name, name });
+}
+
+/* An object that came, went, or changed: by the table of its properties. */
+typedef struct Object {
+        const char *path;
+        const BusObject *kind;
+        void *target;
+        const char *const *names; /* of the properties that changed */
+        const char *invalidated;  /* one that did as well, whose value isn't told; or NULL */
+} Object;
+
+static int append_added(sd_bus_message *signal, const void *what) {
+        const Object *object = what;
+        int r;
+
+        r = sd_bus_message_append(signal, "o", object->path);
+        if (r >= 0)
+                r = sd_bus_message_open_container(signal, 'a', "{sa{sv}}");
+        if (r >= 0)
+                r = sd_bus_message_open_container(signal, 'e', "sa{sv}");
+        if (r >= 0)
+                r = sd_bus_message_append(signal, "s", object->kind->interface);
+        if (r >= 0)
+                r = objects_append_properties(signal, object->kind, object->path, object->target, /* names= */ NULL);
+        if (r >= 0)
+                r = sd_bus_message_close_container(signal);
+        return r < 0 ? r : sd_bus_message_close_container(signal);
+}
+
+static int append_removed(sd_bus_message *signal, const void *what) {
+        const Object *object = what;
+
+        return sd_bus_message_append(signal, "oas", object->path, 1, object->kind->interface);
+}
+
+static int append_changed(sd_bus_message *signal, const void *what) {
+        const Object *object = what;
+        int r;
+
+        r = sd_bus_message_append(signal, "s", object->kind->interface);
+        if (r >= 0)
+                r = objects_append_properties(signal, object->kind, object->path, object->target, object->names);
+        if (r < 0)
+                return r;
+        return object->invalidated ? sd_bus_message_append(signal, "as", 1, object->invalidated)
+                                   : sd_bus_message_append(signal, "as", 0);
+}
+
+static void publish_object(Service *service, uid_t owner, const char *member, append_handler append,
+                           const Object *object) {
+        bool change = append == append_changed;
+
+        if (object->path)
+                publish(service, owner,
+                        &(News){ change ? object->path : BUS_PATH,
+                                 change ? "org.freedesktop.DBus.Properties" : "org.freedesktop.DBus.ObjectManager",
+                                 member, append, object });
+}
+
+static void on_servers_changed(void *userdata) {
+        Service *service = userdata;
+
+        if (service->bus)
+                publish_object(
+                        service, QUOTA_EVERYBODY, "PropertiesChanged", append_changed,
+                        &(Object){ BUS_PATH, &root_object, service, (const char *const[]){ "Servers", NULL }, NULL });
+}
+
+static void on_server_added(void *userdata, Server *server) {
+        _cleanup_(freep) char *path = server_object_path(server);
+
+        publish_object(userdata, QUOTA_EVERYBODY, "InterfacesAdded", append_added,
+                       &(Object){ path, &server_object, server, NULL, NULL });
+}
+
+static void on_server_removed(void *userdata, Server *server) {
+        _cleanup_(freep) char *path = server_object_path(server);
+
+        publish_object(userdata, QUOTA_EVERYBODY, "InterfacesRemoved", append_removed,
+                       &(Object){ path, &server_object, server, NULL, NULL });
+}
+
+static void on_server_changed(void *userdata, Server *server, uid_t owner) {
+        static const char *const configured[] = { "Description", "Scope", "ConfigurationFile", NULL },
+                                 *const running[] = { "State", "Workers", NULL };
+        _cleanup_(freep) char *path = server->gone ? NULL : server_object_path(server);
+
+        publish_name(userdata, owner, "ServerChanged", server->config->name);
+        if (owner == QUOTA_EVERYBODY)
+                publish_object(userdata, owner, "PropertiesChanged", append_changed,
+                               &(Object){ path, &server_object, server, configured, "State" });
+        else
+                publish_object(userdata, owner, "PropertiesChanged", append_changed,
+                               &(Object){ path, &server_object, server, running, NULL });
+}
+
+static void on_tools_changed(void *userdata, const Server *server) {
+        publish_name(userdata, QUOTA_EVERYBODY, "ToolsChanged", server->config->name);
+}
+
+static void on_workers_changed(void *userdata, uid_t owner) {
+        publish_object(
+                userdata, owner, "PropertiesChanged", append_changed,
+                &(Object){ BUS_PATH, &root_object, userdata, (const char *const[]){ "WorkersRunning", NULL }, NULL });
+}
+
+static void on_worker_added(void *userdata, uid_t owner, Worker *worker) {
+        _cleanup_(freep) char *path = worker_object_path(worker);
+
+        publish_object(userdata, owner, "InterfacesAdded", append_added,
+                       &(Object){ path, &worker_object, worker, NULL, NULL });
+}
+
+static void on_worker_changed(void *userdata, uid_t owner, Worker *worker) {
+        _cleanup_(freep) char *path = worker_object_path(worker);
+
+        publish_object(userdata, owner, "PropertiesChanged", append_changed,
+                       &(Object){ path, &worker_object, worker,
+                                  (const char *const[]){ "State", "Pid", "Era", "ProtocolVersion", "ServerInfo", NULL },
+                                  NULL });
+}
+
+static void on_worker_removed(void *userdata, uid_t owner, Worker *worker) {
+        _cleanup_(freep) char *path = worker_object_path(worker);
+
+        publish_object(userdata, owner, "InterfacesRemoved", append_removed,
+                       &(Object){ path, &worker_object, worker, NULL, NULL });
+}
+
+typedef struct Notification {
+        const char *server, *method;
+        const Buffer *params;
+} Notification;
+
+static int append_notification(sd_bus_message *signal, const void *what) {
+        const Notification *notification = what;
+
+        return sd_bus_message_append(signal, "sss", notification->server, notification->method,
+                                     buffer_data(notification->params));
+}
+
+static void on_notification(void *userdata, Client *client, const Server *server, const char *method, JsonSlice params,
+                            const JsonTraits *traits) {
+        Service *service = userdata;
+        Buffer text = {};
+
+        if (params.size > service->manager->quota.settings.limits.message)
+                return;
+
+        if ((!params.data || json_append(&text, params, traits) >= 0) && buffer_append(&text, "", 1) >= 0)
+                tell(service, client,
+                     &(News){ BUS_PATH, BUS_NAME, "Notification", append_notification,
+                              &(Notification){ server->config->name, method, &text } });
+        buffer_done(&text);
+}
+
+static void on_configured(void *userdata) {
+        service_configured(userdata);
+}
+
+static void on_maybe_idle(void *userdata) {
+        service_maybe_idle(userdata);
+}
+
+const ManagerHandlers signals_handlers = {
+        .configured = on_configured,
+        .servers_changed = on_servers_changed,
+        .server_added = on_server_added,
+        .server_removed = on_server_removed,
+        .server_changed = on_server_changed,
+        .tools_changed = on_tools_changed,
+        .workers_changed = on_workers_changed,
+        .worker_added = on_worker_added,
+        .worker_changed = on_worker_changed,
+        .worker_removed = on_worker_removed,
+        .notification = on_notification,
+        .maybe_idle = on_maybe_idle,
+};

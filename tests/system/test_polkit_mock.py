@@ -1,0 +1,253 @@
+"""What polkit is asked, and what its answers do: a stand-in for it that notes the questions and answers as it is told."""
+
+import dbus
+import dbus.lowlevel
+import dbus.service
+import pytest
+
+from caller import NAME, OBJECT_MANAGER, PATH, ROOT, WORKER, CallFailed, Caller, fails
+from machine import DENIED, SYSTEM_BUS, active, identity, systemctl, worker_units
+from waiting import eventually, settle
+
+POLKIT = "org.freedesktop.PolicyKit1"
+AUTHORITY = f"{POLKIT}.Authority"
+DENIAL = "org.freedesktop.DBus.Error.AccessDenied"
+YES, NO, ASK = (True, False), (False, False), (False, True)
+
+
+class Question:
+    def __init__(self, subject, action, details, flags, cancellation, answer, fail):
+        self.subject, self.action, self.details, self.flags = subject, str(action), dict(details), int(flags)
+        self.cancellation, self.cancelled = str(cancellation), False
+        self._answer, self._fail = answer, fail
+
+    def answer(self, authorized, challenge=False):
+        self._answer((authorized, challenge, dbus.Dictionary({}, signature="ss")))
+
+    def fail(self, name=f"{POLKIT}.Error.Failed"):
+        self._fail(dbus.DBusException("no", name=name))
+
+
+class Mock(dbus.service.Object):
+    """answers: what to say at once by action, else the question is left open."""
+
+    def __init__(self):
+        with identity("polkitd"):
+            self.caller = Caller(SYSTEM_BUS)
+        self.bus = self.caller.bus
+        self.questions, self.answers = [], {}
+        super().__init__(self.bus, "/org/freedesktop/PolicyKit1/Authority")
+        assert self.bus.request_name(POLKIT) == dbus.bus.REQUEST_NAME_REPLY_PRIMARY_OWNER
+
+    @dbus.service.method(AUTHORITY, in_signature="(sa{sv})sa{ss}us", out_signature="(bba{ss})",
+                         async_callbacks=("answer", "fail"))
+    def CheckAuthorization(self, subject, action, details, flags, cancellation, answer, fail):
+        question = Question(subject, action, details, flags, cancellation, answer, fail)
+        self.questions.append(question)
+        if question.action.rpartition(".")[2] in self.answers:
+            question.answer(*self.answers[question.action.rpartition(".")[2]])
+
+    @dbus.service.method(AUTHORITY, in_signature="s", out_signature="")
+    def CancelCheckAuthorization(self, cancellation):
+        for question in self.questions:
+            if question.cancellation == cancellation:
+                question.cancelled = True
+
+    def asked(self, number=1):
+        """That many questions, the last of them."""
+        return eventually(lambda: len(self.questions) >= number and self.questions[number - 1], f"question {number}")
+
+
+def call(caller, server, tool="echo", arguments={"message": "hi"}):
+    """A call that is waited for while the stand-in answers: they have one main loop."""
+    return caller.begin_tool(server, tool, arguments).wait()
+
+
+@pytest.fixture
+def mock(machine):
+    systemctl("mask", "--runtime", "--now", "polkit.service")
+    mock = Mock()
+    yield mock
+    mock.bus.release_name(POLKIT)
+    mock.remove_from_connection()
+    mock.caller.close()
+    systemctl("unmask", "--runtime", "polkit.service")
+    systemctl("start", "polkit.service")
+    assert active("polkit.service")
+
+
+def begin_interactively(caller, member, signature, *arguments):
+    """A call that allows that its user is asked; returns a list that gets the answer."""
+    message = dbus.lowlevel.MethodCallMessage(NAME, PATH, ROOT, member)
+    message.append(signature=signature, *arguments)
+    message.set_allow_interactive_authorization(True)
+    answers = []
+    caller.bus.send_message_with_reply(message, answers.append, 60)
+    caller.bus.flush()
+    return answers
+
+
+def test_the_subject_is_the_connection(machine, mock, carol):
+    """Never a process id, which another process may have by the time of the answer."""
+    machine.echo()
+    pending = carol.begin_tool("echo", "echo", {"message": "hi"})
+    question = mock.asked()
+    kind, details = question.subject
+    assert (kind, dict(details)) == ("system-bus-name", {"name": carol.unique_name})
+    assert question.action == f"{NAME}.call"
+    assert question.details == {"server": "echo", "method": "tools/call", "tool": "echo"}
+    assert question.flags == 0
+    assert question.cancellation
+    assert not pending.done
+    question.answer(*YES)
+    assert "hi" in pending.wait()
+
+
+def test_code_and_network_are_actions_of_their_own(machine, mock, carol):
+    machine.python("networked", sandbox={"PrivateNetwork": False})
+    mock.answers = {"execute-code": YES}
+    pending = carol.begin_call("networked", "ping")
+    question = mock.asked(2)
+    assert [asked.action for asked in mock.questions] == [f"{NAME}.execute-code", f"{NAME}.use-network"]
+    assert question.details == {"server": "networked", "method": "ping"}
+    question.answer(*NO)
+    with fails(DENIAL, "use-network"):
+        pending.wait()
+    assert not worker_units()
+
+
+@pytest.mark.parametrize("member, arguments, details", [
+    ("StopServer", ("s", "python"), {"server": "python", "method": "StopServer"}),
+    ("RestartServer", ("s", "python"), {"server": "python", "method": "RestartServer"}),
+    ("Reload", ("",), {"method": "Reload"}),
+])
+def test_managing_is_another(mock, carol, member, arguments, details):
+    pending = carol.begin(member, *arguments)
+    question = mock.asked()
+    assert (question.action, question.details) == (f"{NAME}.manage", details)
+    question.answer(*YES)
+    pending.wait()
+
+
+@pytest.mark.parametrize("answer, error", [
+    (lambda question: question.answer(*NO), DENIAL),
+    (lambda question: question.answer(*ASK), "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"),
+    (lambda question: question.fail(), DENIAL),
+    (lambda question: question.fail("org.freedesktop.DBus.Error.NoReply"), DENIAL),
+    (lambda question: question.fail(f"{POLKIT}.Error.NotAuthorized"), DENIAL),
+])
+def test_every_other_answer_is_a_denial(mock, carol, answer, error):
+    pending = carol.begin_tool("python", "run", {"code": "1"})
+    answer(mock.asked())
+    with fails(error):
+        pending.wait()
+    assert not worker_units()
+
+
+@pytest.mark.parametrize("body", [("s", "yes"), ("b", True), ("(bb)", (True, False)), ("", None), ("(bbs)", (True, False, ""))])
+def test_an_answer_of_another_form_is_a_denial(mock, carol, body):
+    signature, value = body
+
+    def reply(_, message):
+        if message.get_member() != "CheckAuthorization":
+            return dbus.lowlevel.HANDLER_RESULT_NOT_YET_HANDLED
+        answer = dbus.lowlevel.MethodReturnMessage(message)
+        if signature:
+            answer.append(value, signature=signature)
+        mock.bus.send_message(answer)
+        return dbus.lowlevel.HANDLER_RESULT_HANDLED
+
+    mock.bus.add_message_filter(reply)
+    with fails(DENIED):
+        call(carol, "python", "run", {"code": "1"})
+    assert not worker_units()
+
+
+def test_silence_is_a_denial_and_the_question_is_withdrawn(mock, carol):
+    pending = carol.begin_tool("python", "run", {"code": "1"})
+    question = mock.asked()
+    with fails(DENIAL):
+        pending.wait(8)
+    eventually(lambda: question.cancelled, "the question is withdrawn")
+    # An answer that comes after all changes nothing.
+    question.answer(*YES)
+    settle(0.3)
+    assert pending.answers == 1
+    assert not worker_units()
+
+
+def test_a_caller_that_leaves_has_its_question_withdrawn(machine, mock, carol):
+    carol.begin_tool("python", "run", {"code": "1"})
+    question = mock.asked()
+    carol.close()
+    eventually(lambda: question.cancelled, "the question is withdrawn", timeout=3)
+    question.answer(*YES)
+    settle(0.3)
+    assert not worker_units()
+    assert machine.root.property("CallsInFlight") == 0
+
+
+def test_asking_people_is_the_callers_choice(mock, carol):
+    answers = begin_interactively(carol, "Call", "sss", "python", "tools/list", "")
+    question = mock.asked()
+    assert question.flags == 1
+    settle(6)
+    assert not answers and not question.cancelled, "it takes a while to type a password"
+    question.answer(*YES)
+    answer = eventually(lambda: answers, "the answer")[0]
+    assert not isinstance(answer, dbus.lowlevel.ErrorMessage), answer.get_args_list()
+
+
+def test_a_verdict_is_one_connections_and_one_servers(machine, mock, carol):
+    """It spares an agent's next calls the question, and nobody else's."""
+    machine.echo()
+    mock.answers = {"call": YES}
+    for _ in range(5):
+        call(carol, "echo")
+    assert len(mock.questions) == 1
+    call(machine.caller("carol"), "echo")
+    assert len(mock.questions) == 2
+    call(machine.caller("bob"), "echo")
+    assert len(mock.questions) == 3
+    machine.echo("other")
+    call(carol, "other")
+    assert len(mock.questions) == 4
+
+
+def test_a_verdict_is_kept_for_seconds_alone(machine, mock, carol):
+    machine.echo()
+    mock.answers = {"call": YES}
+    call(carol, "echo")
+    mock.answers = {"call": NO}
+
+    def denied():
+        try:
+            call(carol, "echo")
+        except CallFailed as error:
+            return error.name in DENIED
+        settle(0.5)
+        return False
+
+    eventually(denied, "the verdict is forgotten", timeout=12)
+
+
+def test_nobody_is_asked_about_who_may_anyway(machine, mock):
+    machine.echo(access={"users": ["carol"]})
+    call(machine.caller("carol"), "echo")
+    machine.root.begin("StopServer", "s", "echo").wait()
+    call(machine.caller("mcp-exec"), "python", "run", {"code": "1"})
+    assert not mock.questions
+
+
+def test_looking_at_objects_asks_quietly(mock, alice, bob):
+    """Whether one sees what is others'; a no shows less and is no error, and nobody is bothered."""
+    def seen():
+        objects = alice.begin("GetManagedObjects", "", interface=OBJECT_MANAGER).wait()
+        return [path for path, interfaces in objects.items() if WORKER in interfaces]
+
+    mock.answers = {"execute-code": YES, "manage": NO}
+    call(bob, "python", "run", {"code": "1"})
+    assert seen() == []
+    assert {question.flags for question in mock.questions} == {0}
+    mock.answers["manage"] = YES
+    assert len(eventually(seen, "bob's worker is seen", timeout=12)) == 1
