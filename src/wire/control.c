@@ -123,10 +123,20 @@ static int control_parse(const char *line, size_t size, unsigned depth_max, McpM
         return 0;
 }
 
+static void control_find_id(IdFinder *finder, const char *data, size_t size) {
+        control_id_finder_feed(&finder->control, data, size);
+}
+
+static bool control_found_id(const IdFinder *finder, uint64_t *ret) {
+        return control_id_finder_result(&finder->control, ret);
+}
+
 const WireProtocol control_protocol = {
         .name = "control",
         .read_params = mcp_params_read,
         .append_request = control_append_request,
         .append_cancelled = control_append_cancelled,
         .parse = control_parse,
+        .find_id = control_find_id,
+        .found_id = control_found_id,
 };

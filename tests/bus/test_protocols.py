@@ -67,7 +67,7 @@ def test_a_worker_that_writes_two_lines_for_one_is_replaced(service, caller):
     first = call(caller, "twice")
     second = eventually(lambda: (pid := call(caller, "twice")) != first and pid, "another worker answers")
     assert isinstance(second, int) and second != first
-    assert "nothing asked for" in service.log_text()
+    eventually(lambda: "nothing asked for" in service.log_text(), "the log says why")
 
 
 def test_the_second_line_answers_nobody(service, caller):
