@@ -18,10 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import machine as the_machine  # noqa: E402
 
-BOOTED = os.environ.get("container") == "with-systemd" and os.path.isdir("/run/systemd/system")
-# That one boots its own.
-collect_ignore = ["test_launcher.py"] if BOOTED else [path.name for path in Path(__file__).parent.glob("test_*.py")
-                                                      if path.name != "test_launcher.py"]
+# That one boots its own, from outside.
+names = {path.name for path in Path(__file__).parent.glob("test_*.py")}
+collect_ignore = {"test_launcher.py"} if the_machine.booted() else names - {"test_launcher.py"}
 
 
 def has_controller(name):
@@ -40,15 +39,20 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="systemd has no controllers for memory and tasks here"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def installed():
-    if not BOOTED:
-        pytest.exit("these tests change the whole system: run them in tests/with-systemd", returncode=2)
+@pytest.fixture(scope="session")
+def installed_system():
     the_machine.install()
 
 
+@pytest.fixture(autouse=True)
+def installed_first(request):
+    """For all tests but those that boot a systemd of their own, and install there."""
+    if request.path.name != "test_launcher.py":
+        request.getfixturevalue("installed_system")
+
+
 @pytest.fixture
-def machine(installed):
+def machine(installed_system):
     machine = the_machine.Machine()
     yield machine
     machine.restore()
