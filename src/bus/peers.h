@@ -56,6 +56,9 @@ int authorize_manage(Service *service, sd_bus_message *message, const Question *
 /* Finds out whether the caller may see what belongs to others. 1: that is known; 0: as above. */
 int authorize_view(Service *service, sd_bus_message *message);
 
+/* Sees what belongs to everybody, and nothing else */
+#define VIEWER_NOBODY ((uid_t)-2)
+
 /* Who sees what is being written, a reply on bus or a signal: a uid whose own objects these are, or QUOTA_EVERYBODY
  * for all of them */
 uid_t authorize_viewer(Service *service, sd_bus *bus);
