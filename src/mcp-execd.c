@@ -166,19 +166,19 @@ static char *worker_path(bool user) {
 
 /* Whether workers become units. Before any process is forked, for one asks which process systemd has started. */
 static bool choose_units(const Arguments *arguments) {
-        const char *missing;
-        bool units;
+        const char *missing =
+                streq(arguments->launcher, "spawn") ? NULL : unit_launcher_missing(arguments->service.user);
 
-        if (!streq(arguments->launcher, "auto")) {
-                log_info("workers are started by %s: asked for by --launcher", arguments->launcher);
-                return streq(arguments->launcher, "unit");
-        }
+        if (streq(arguments->launcher, "spawn"))
+                log_info("workers are started as processes of this one, as --launcher says");
+        else if (streq(arguments->launcher, "unit") && missing)
+                log_warning("workers are started as units of systemd, as --launcher says, but %s", missing);
+        else if (missing)
+                log_info("workers are started as processes of this one, for %s", missing);
+        else
+                log_info("workers are started as units of systemd, for this is a service of it");
 
-        missing = unit_launcher_missing(arguments->service.user);
-        units = !missing;
-        log_info("workers are started by %s: %s", units ? "unit" : "spawn",
-                 missing ?: "this is a service of systemd, which can start others");
-        return units;
+        return !streq(arguments->launcher, "spawn") && (!missing || streq(arguments->launcher, "unit"));
 }
 
 static int run(const Arguments *arguments, bool units) {

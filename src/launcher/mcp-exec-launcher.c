@@ -4,19 +4,18 @@
 
 #include <fcntl.h>
 #include <getopt.h>
-#include <linux/magic.h>
+#include <limits.h>
 #include <math.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/stat.h>
-#include <sys/vfs.h>
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
 #include "base/log.h"
 #include "base/text.h"
 #include "broker/catalogue.h"
+#include "launcher/request.h"
 #include "worker/environment.h"
 #include "worker/transient.h"
 
@@ -135,71 +134,6 @@ static int authorize(Root *root, sd_bus_message *message, sd_bus_error *error) {
         return 0;
 }
 
-static int wrong(sd_bus_error *error, const char *what) {
-        return sd_bus_error_set(error, SD_BUS_ERROR_INVALID_ARGS, what);
-}
-
-static int check_id(const char *id, sd_bus_error *error) {
-        return transient_id_valid(id) ? 0 : wrong(error, "a worker's id has 32 digits of 0-9 and a-f");
-}
-
-/* "shared", "uid:N" or "client:NAME": only shown, in the unit's description */
-static bool owner_valid(const char *owner) {
-        const char *rest = strchr(owner, ':');
-        size_t length;
-
-        if (streq(owner, "shared"))
-                return true;
-        if (!rest || strlen(++rest) > 255)
-                return false;
-
-        length = strspn(rest, "0123456789");
-        if (strncmp(owner, "uid:", strlen("uid:")) == 0)
-                return length > 0 && length <= 10 && !rest[length];
-        if (strncmp(owner, "client:", strlen("client:")) == 0)
-                return *rest &&
-                       !rest[strspn(rest, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_.:-")];
-
-        return false;
-}
-
-/* Pipes without a name, and no other file, of which one could be a device or wait for another end. */
-static int check_fd(int fd, const char *name, bool reading, sd_bus_error *error) {
-        int flags = fcntl(fd, F_GETFL);
-        struct statfs fs;
-        struct stat st;
-
-        if (flags < 0 || fstatfs(fd, &fs) < 0 || fstat(fd, &st) < 0)
-                return sd_bus_error_setf(error, SD_BUS_ERROR_INVALID_ARGS, "%s can't be looked at: %s", name,
-                                         strerror(errno));
-        if (flags & O_PATH)
-                return sd_bus_error_setf(error, SD_BUS_ERROR_INVALID_ARGS, "%s was opened with O_PATH", name);
-        if (!S_ISFIFO(st.st_mode) || fs.f_type != PIPEFS_MAGIC)
-                return sd_bus_error_setf(error, SD_BUS_ERROR_INVALID_ARGS, "%s has to be a pipe: it is %s", name,
-                                         S_ISFIFO(st.st_mode)   ? "a FIFO that has a name"
-                                         : S_ISDIR(st.st_mode)  ? "a directory"
-                                         : S_ISREG(st.st_mode)  ? "a file"
-                                         : S_ISCHR(st.st_mode)  ? "a device"
-                                         : S_ISSOCK(st.st_mode) ? "a socket"
-                                                                : "another kind of file");
-        if ((flags & O_ACCMODE) != (reading ? O_RDONLY : O_WRONLY))
-                return sd_bus_error_setf(error, SD_BUS_ERROR_INVALID_ARGS, "%s has to be the end of a pipe for %s",
-                                         name, reading ? "reading" : "writing");
-
-        return 0;
-}
-
-/* stdin of a worker that is reached by a socket, with nobody waiting at it but the broker */
-static int check_socket(int fd, sd_bus_error *error) {
-        int flags = fcntl(fd, F_GETFL);
-
-        if (flags < 0 || flags & O_PATH || sd_is_socket_unix(fd, SOCK_STREAM, /* listening= */ 1, NULL, 0) <= 0)
-                return sd_bus_error_set(error, SD_BUS_ERROR_INVALID_ARGS,
-                                        "stdin has to be a listening socket: the server's transport is socket");
-
-        return 0;
-}
-
 /* As the files are now: they are read at each start. */
 static int find_server(Root *root, const char *name, ServerConfig **ret, sd_bus_error *error) {
         _cleanup_(catalogue_freep) Catalogue *catalogue = NULL;
@@ -238,9 +172,42 @@ static int find_server(Root *root, const char *name, ServerConfig **ret, sd_bus_
         return 0;
 }
 
+/* In a folder that root alone can look into, for what a unit's properties say, and their file in /run, is there for all
+ * to read; systemd reads it when it starts the worker. False where there is no such folder. */
+static bool environment_path(const char *id, char path[static PATH_MAX]) {
+        const char *folder = getenv("RUNTIME_DIRECTORY");
+
+        return folder && snprintf(path, PATH_MAX, "%s/%s.env", folder, id) < PATH_MAX;
+}
+
+/* systemd.exec(5), EnvironmentFile= */
+static int write_environment(const ServerConfig *config, const char *path) {
+        _cleanup_(closep) int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        FILE *file = fd < 0 ? NULL : fdopen(fd, "w");
+
+        if (!file)
+                return -errno;
+
+        fd = -EBADF;
+        for (char **s = config->environment; s && *s; s++) {
+                const char *value = strchr(*s, '=') + 1;
+
+                fprintf(file, "%.*s\"", (int)(value - *s), *s);
+                for (; *value; value++)
+                        fprintf(file, strchr("\"\\`$", *value) ? "\\%c" : "%c", *value);
+                fputs("\"\n", file);
+        }
+
+        return ferror(file) | fclose(file) ? -EIO : 0;
+}
+
 static void remember(Root *root, const char *id, const char *sender) {
         Recent *recent = &root->recent[root->n_recent++ % RECENT_MAX];
+        char path[PATH_MAX];
 
+        /* Its worker was started, or not, long ago; the last ones go with the folder, when we leave. */
+        if (*recent->id && environment_path(recent->id, path))
+                (void)unlink(path);
         free(recent->sender);
         recent->sender = strdup(sender);
         (void)snprintf(recent->id, sizeof(recent->id), "%s", id);
@@ -252,7 +219,8 @@ static int method_start(sd_bus_message *message, void *userdata, sd_bus_error *e
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *start = NULL;
         _cleanup_(server_config_unrefp) ServerConfig *config = NULL;
         const char *server, *owner, *id;
-        char **inherited = NULL;
+        char **inherited = NULL, path[PATH_MAX];
+        bool filed = false;
         Failure failure = {};
         int fds[3], r;
 
@@ -263,24 +231,30 @@ static int method_start(sd_bus_message *message, void *userdata, sd_bus_error *e
         r = sd_bus_message_read(message, "ssshhh", &server, &owner, &id, &fds[0], &fds[1], &fds[2]);
         if (r < 0)
                 return r;
-        if (!text_is_name(server))
-                return wrong(error, "a server's name has 1 to 64 characters of a-z, 0-9 and -");
-        if (!owner_valid(owner))
-                return wrong(error, "an owner is \"shared\", \"uid:N\" or \"client:NAME\"");
-        r = check_id(id, error);
+        r = request_check_names(server, owner, id, error);
         for (int i = 1; i < 3 && r >= 0; i++)
-                r = check_fd(fds[i], names[i], /* reading= */ false, error);
+                r = request_check_pipe(fds[i], names[i], /* reading= */ false, error);
         if (r >= 0)
                 r = find_server(root, server, &config, error);
         if (r >= 0)
                 r = config->transport == SERVER_TRANSPORT_SOCKET
-                            ? check_socket(fds[0], error)
-                            : check_fd(fds[0], names[0], /* reading= */ true, error);
+                            ? request_check_socket(fds[0], names[0], error)
+                            : request_check_pipe(fds[0], names[0], /* reading= */ true, error);
         if (r >= 0)
                 r = sd_bus_get_property_strv(root->bus, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER, "Environment",
                                              error, &inherited);
         if (r < 0)
                 return r;
+
+        if (config->environment && *config->environment && environment_path(id, path)) {
+                filed = true;
+                r = write_environment(config, path);
+                if (r < 0) {
+                        strings_free(inherited);
+                        return sd_bus_error_setf(error, ERROR_LAUNCH_FAILED, "%s can't be written: %s", path,
+                                                 strerror(-r));
+                }
+        }
 
         r = transient_start_message(root->bus,
                                     &(TransientSpec){ .config = config,
@@ -289,14 +263,18 @@ static int method_start(sd_bus_message *message, void *userdata, sd_bus_error *e
                                                       .fds = fds,
                                                       .path = WORKER_PATH,
                                                       .bind_to = BROKER_UNIT,
+                                                      .environment_file = filed ? path : NULL,
                                                       .inherited = inherited },
                                     &start, &failure);
         strings_free(inherited);
         if (r == -EREMOTEIO)
                 r = sd_bus_error_set(error, ERROR_LAUNCH_FAILED, failure_message(&failure));
         failure_done(&failure);
-        if (r < 0)
+        if (r < 0) {
+                if (filed)
+                        (void)unlink(path);
                 return r;
+        }
 
         remember(root, id, sd_bus_message_get_sender(message));
         log_info("starting a worker of %s for %s: %s", server, owner, id);
@@ -322,7 +300,7 @@ static int method_stop(sd_bus_message *message, void *userdata, sd_bus_error *er
         if (r >= 0)
                 r = sd_bus_message_read(message, "s", &id);
         if (r >= 0)
-                r = check_id(id, error);
+                r = request_check_id(id, error);
         if (r >= 0)
                 r = stop_message(root, id, &stop);
         return r < 0 ? r : forward(root, message, stop, error);
@@ -340,11 +318,11 @@ static int method_kill(sd_bus_message *message, void *userdata, sd_bus_error *er
         if (r >= 0)
                 r = sd_bus_message_read(message, "si", &id, &signal);
         if (r >= 0)
-                r = check_id(id, error);
+                r = request_check_id(id, error);
         if (r < 0)
                 return r;
         if (signal <= 0 || signal >= NSIG)
-                return wrong(error, "this is no signal's number");
+                return sd_bus_error_setf(error, SD_BUS_ERROR_INVALID_ARGS, "%d is no signal's number", signal);
 
         transient_unit_name(id, unit);
         r = sd_bus_message_new_method_call(root->bus, &kill, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER, "KillUnit");

@@ -36,3 +36,8 @@ extern const SandboxKind sandbox_switch, sandbox_size, sandbox_count, sandbox_pe
 
 /* Of the defaults only */
 extern const SandboxKind sandbox_no_capabilities, sandbox_namespaces, sandbox_mode, sandbox_error, sandbox_words;
+
+/* The key's name on the bus */
+const char *sandbox_property(const SandboxKey *key);
+
+bool sandbox_has_word(const SandboxKey *key, const char *word);

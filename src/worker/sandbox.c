@@ -55,8 +55,9 @@ static const SandboxKey keys[] = {
         WORD(ProtectHome, "yes", "no", "read-only", "tmpfs"),
         KEY(ProtectSystem, word, .flags = SANDBOX_NAMESPACE | SANDBOX_USER_ONLY,
             .words = WORDS("yes", "no", "full", "strict")),
-        WORD(ProtectProc, "noaccess", "invisible", "ptraceable", "default"),
-        WORD(ProcSubset, "all", "pid"),
+        KEY(ProtectProc, word, .flags = SANDBOX_SYSTEM_ONLY,
+            .words = WORDS("noaccess", "invisible", "ptraceable", "default")),
+        KEY(ProcSubset, word, .flags = SANDBOX_SYSTEM_ONLY, .words = WORDS("all", "pid")),
         KEY(LockPersonality, switch),
         KEY(MemoryDenyWriteExecute, switch),
         KEY(RestrictNamespaces, namespaces),
@@ -101,7 +102,8 @@ static const SandboxKey keys[] = {
  * otherwise). /tmp can't be bounded in the same way, for DynamicUser brings one that outweighs it. */
 #define SYSTEM_BINDS "\"BindReadOnlyPaths\":[\"-/run/systemd/userdb/io.systemd.DynamicUser\""
 #define SYSTEM_COMMON                                                                                                  \
-        "\"MemoryMax\":\"1G\",\"TasksMax\":256,\"LimitCORE\":0,\"LimitFSIZE\":\"1G\",\"OOMPolicy\":\"kill\","          \
+        "\"MemoryMax\":\"1G\",\"MemorySwapMax\":0,\"TasksMax\":256,\"LimitCORE\":0,\"LimitFSIZE\":\"1G\","             \
+        "\"OOMPolicy\":\"kill\","                                                                                      \
         "\"OOMScoreAdjust\":500,\"DynamicUser\":true,\"NoNewPrivileges\":true,\"CapabilityBoundingSet\":[],"           \
         "\"AmbientCapabilities\":[],\"UMask\":\"0077\",\"KeyringMode\":\"private\",\"PrivateUsers\":true,"             \
         "\"PrivateDevices\":true,\"PrivateIPC\":true,\"PrivateTmp\":true,\"ProtectSystem\":\"strict\","                \
@@ -244,23 +246,20 @@ static int append_member(Buffer *text, JsonSlice key, JsonSlice value, JsonSlice
         return r;
 }
 
-/* Whether a user's systemd has to make a user namespace first: a server without privileges can have no other then. */
-static bool needs_namespace(JsonSlice own) {
+/* The first key of own that has the flag, and a value that restricts something */
+static const SandboxKey *find_restriction(JsonSlice own, SandboxFlags flag) {
         const char *position = NULL;
         JsonSlice name, value;
-
-        if (json_get(own, "PrivateUsers").data)
-                return false;
 
         while (json_next_member(own, &position, &name, &value)) {
                 const SandboxKey *key = find_key(name);
 
-                if (key && (key->flags & SANDBOX_NAMESPACE) && !json_is(value, 'f') && !json_equal(value, "no") &&
+                if (key && (key->flags & flag) && !json_is(value, 'f') && !json_equal(value, "no") &&
                     !json_equal(value, "default") && !json_equal(value, "all"))
-                        return true;
+                        return key;
         }
 
-        return false;
+        return NULL;
 }
 
 static const char *defaults_of(JsonSlice own, bool user) {
@@ -294,7 +293,7 @@ char *sandbox_effective(const char *sandbox, bool user) {
                         r = append_member(&text, name, value, (JsonSlice){});
         }
 
-        if (r >= 0 && user && needs_namespace(own))
+        if (r >= 0 && user && !json_get(own, "PrivateUsers").data && find_restriction(own, SANDBOX_NAMESPACE))
                 r = append_member(&text, slice("\"PrivateUsers\""), slice("true"), (JsonSlice){});
         if (r >= 0)
                 r = buffer_append(&text, "}", 2);
@@ -308,18 +307,10 @@ bool sandbox_network(const char *sandbox) {
         return json_is(json_get(slice(sandbox), "PrivateNetwork"), 'f');
 }
 
-char *sandbox_needs_system(const char *sandbox) {
-        const char *position = NULL;
-        JsonSlice name, value;
+const char *sandbox_needs_system(const char *sandbox) {
+        const SandboxKey *key = find_restriction(slice(sandbox), SANDBOX_SYSTEM_ONLY);
 
-        while (json_next_member(slice(sandbox), &position, &name, &value)) {
-                const SandboxKey *key = find_key(name);
-
-                if (key && (key->flags & SANDBOX_SYSTEM_ONLY))
-                        return strdup(key->name);
-        }
-
-        return NULL;
+        return key ? key->name : NULL;
 }
 
 int sandbox_append(sd_bus_message *message, const char *effective) {

@@ -22,8 +22,8 @@ char *sandbox_effective(const char *sandbox, bool user);
 /* Whether a worker of the system service reaches the network */
 bool sandbox_network(const char *sandbox);
 
-/* The first key that a user's own systemd would take and not enforce, or NULL. Owned by the caller. */
-char *sandbox_needs_system(const char *sandbox);
+/* The first key that a user's own systemd would take and not enforce, or NULL */
+const char *sandbox_needs_system(const char *sandbox);
 
 /* Appends what sandbox_effective() gave to a message, as elements (sv) of StartTransientUnit's array. */
 int sandbox_append(sd_bus_message *message, const char *effective);

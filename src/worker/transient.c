@@ -160,6 +160,23 @@ static int append_unset(sd_bus_message *message, char *const *environment, char 
         return r;
 }
 
+/* Leaves what the server's file doesn't say itself. */
+static void drop_own(char **environment, const ServerConfig *config) {
+        size_t n = 0;
+
+        for (char **s = environment; *s; s++) {
+                bool own = false;
+
+                for (char **e = config->environment; e && *e; e++)
+                        own = own || streq(*e, *s);
+                if (own)
+                        free(*s);
+                else
+                        environment[n++] = *s;
+        }
+        environment[n] = NULL;
+}
+
 static int append_surroundings(sd_bus_message *message, const TransientSpec *spec) {
         const ServerConfig *config = spec->config;
         const char *home = find_variable(config->environment, "HOME");
@@ -179,9 +196,14 @@ static int append_surroundings(sd_bus_message *message, const TransientSpec *spe
         if (!environment)
                 return -ENOMEM;
 
-        r = append_strings(message, "Environment", environment);
+        r = append_unset(message, environment, spec->inherited);
+        if (r >= 0 && spec->environment_file) {
+                drop_own(environment, config);
+                r = sd_bus_message_append(message, "(sv)", "EnvironmentFiles", "a(sb)", 1, spec->environment_file,
+                                          /* ignore_failure= */ false);
+        }
         if (r >= 0)
-                r = append_unset(message, environment, spec->inherited);
+                r = append_strings(message, "Environment", environment);
         if (r >= 0)
                 r = sd_bus_message_append(message, "(sv)", "WorkingDirectory", "s", cwd);
 
@@ -237,12 +259,12 @@ static int append_properties(sd_bus_message *message, const TransientSpec *spec,
 
 int transient_start_message(sd_bus *bus, const TransientSpec *spec, sd_bus_message **ret, Failure *failure) {
         const char *path = find_variable(spec->config->environment, "PATH") ?: spec->path;
-        _cleanup_(freep) char *executable = NULL, *unenforceable = NULL;
+        const char *unenforceable = spec->user ? sandbox_needs_system(spec->config->sandbox) : NULL;
+        _cleanup_(freep) char *executable = NULL;
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *message = NULL;
         char name[TRANSIENT_NAME_MAX];
         int r;
 
-        unenforceable = spec->user ? sandbox_needs_system(spec->config->sandbox) : NULL;
         if (unenforceable)
                 return failure_set(failure, FAILURE_LAUNCH_FAILED,
                                    "Can't start %s: sandbox: %s works on the system bus only: a user's systemd can't "

@@ -32,6 +32,8 @@ typedef struct TransientSpec {
         const char *bind_to;    /* the broker's unit, which the worker doesn't outlive; NULL: there is none */
         char *const *inherited; /* systemd's own environment, NULL-terminated, which the worker doesn't get; or NULL */
         bool user;              /* for a user's own systemd: without the system's defaults */
+        const char *environment_file; /* what the server's file adds to the environment stands there; NULL: it is said
+                                       * to systemd, which shows it to whoever asks */
 } TransientSpec;
 
 bool transient_id_valid(const char *id);

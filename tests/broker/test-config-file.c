@@ -721,6 +721,24 @@ static void test_problem_list(void) {
         problems_clear(&problems);
 }
 
+static char *fake_describe(const Launcher *launcher _unused_, const ServerConfig *config _unused_) {
+        return strdup("{\"MemoryMax\":\"1G\"}");
+}
+
+static void test_describe_worker(void) {
+        static const LauncherOps ops = { .name = "fake", .describe = fake_describe };
+        Launcher launcher = { .ops = &ops, .path = "/bin" };
+        Reading reading = good("{\"command\":\"x\",\"sandbox\":{\"Nice\":1}}");
+        _cleanup_(freep) char *text = config_describe_worker(reading.servers[0], &launcher);
+        JsonSlice tree = SLICE(text);
+
+        assert_slice(json_get(tree, "launcher"), "\"fake\"");
+        assert_slice(json_get(tree, "path"), "\"/bin\"");
+        assert_slice(json_get(json_get(tree, "sandbox"), "MemoryMax"), "\"1G\"");
+        assert_true(!json_get(json_get(tree, "sandbox"), "Nice").data);
+        reading_done(&reading);
+}
+
 int main(void) {
         test_smallest();
         test_everything();
@@ -746,5 +764,6 @@ int main(void) {
         test_noncharacters();
         test_access_fractions();
         test_env_twice();
+        test_describe_worker();
         return 0;
 }

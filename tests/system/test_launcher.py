@@ -1,12 +1,12 @@
 """Workers as units of systemd: the root launcher, the sandbox, ends of all kinds, and a user's own systemd.
 
 Run from outside, this installs a build and runs itself again in a throwaway systemd (tests/with-systemd), on each bus and
-once with the machine's cgroup controllers; the tests below are skipped outside.
+once with the machine's cgroup controllers.
 """
 
-import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +19,7 @@ import pytest
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO / "tests/lib"))
 
+import real_servers  # noqa: E402
 from caller import Caller, CallFailed, fails  # noqa: E402
 
 INSIDE = os.environ.get("MCP_EXEC_INSIDE")  # "system", "limits" or nothing
@@ -68,35 +69,57 @@ Type=notify
 ExecStart=/usr/libexec/mcp-execd --user
 """,
 }
-OPEN_POLICY = """<busconfig><policy context="mandatory"><allow send_destination="org.example.McpExec.Launcher"/></policy></busconfig>"""
+OPEN_POLICY = """\
+<busconfig><policy context="mandatory"><allow send_destination="org.example.McpExec.Launcher"/></policy></busconfig>"""
 
 
 # Outside
 
-def run_inside(kind, *options):
-    arguments = [REPO / "tests/with-systemd", *options, "--bind", REPO, "--bind", BUILD, "--",
-                 "env", f"MCP_EXEC_INSIDE={kind}", f"MCP_EXEC_BUILD={BUILD}", "PYTHONDONTWRITEBYTECODE=1",
-                 sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", REPO / "tests/system",
-                 "--durations=5", __file__]
-    run = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
-    print(run.stdout[-20000:], run.stderr[-4000:])
-    assert run.returncode == 0, run.stdout[-20000:]
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    """A build for /usr: MCP_EXEC_BUILD where it is one, or a new one."""
+    if os.environ.get("MCP_EXEC_BUILD"):
+        options = json.loads(run("meson", "introspect", "--buildoptions", str(BUILD)))
+        if any(option["name"] == "prefix" and option["value"] == "/usr" for option in options):
+            return BUILD
+    folder = tmp_path_factory.mktemp("launcher")
+    folder.chmod(0o755)
+    subprocess.run(["meson", "setup", folder, REPO, "--prefix=/usr"], check=True, timeout=120, capture_output=True)
+    subprocess.run(["ninja", "-C", folder, "src/mcp-execd", "src/mcp-exec-launcher"], check=True, timeout=300,
+                   capture_output=True)
+    return folder
 
 
-outside = pytest.mark.skipif(bool(INSIDE) or os.geteuid() != 0, reason="boots a systemd, which needs root")
-system = pytest.mark.skipif(INSIDE != "system", reason="for the systemd that the tests boot")
-limits = pytest.mark.skipif(INSIDE != "limits", reason="for the systemd that the tests boot with --limits")
+def run_inside(build, kind, *options):
+    arguments = [REPO / "tests/with-systemd", *options, "--bind", REPO, "--bind", build, "--",
+                 "env", f"MCP_EXEC_INSIDE={kind}", f"MCP_EXEC_BUILD={build}", "PYTHONDONTWRITEBYTECODE=1",
+                 f"MCP_EXEC_TEST_NPM={os.environ.get('MCP_EXEC_TEST_NPM', '')}",
+                 sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider",
+                 "--rootdir", REPO / "tests/system", __file__]
+    inside = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
+    assert inside.returncode == 0, inside.stdout[-20000:] + inside.stderr[-4000:]
+
+
+def where(kind):
+    """Collect the tests so marked in that place only."""
+    return lambda function: function if INSIDE == kind else None
+
+
+system, limits, outside = where("system"), where("limits"), where(None)
+root = pytest.mark.skipif(os.geteuid() != 0, reason="booting a systemd needs root")
 
 
 @outside
+@root
 @pytest.mark.parametrize("bus", ["daemon", "broker"])
-def test_in_a_booted_systemd(bus):
-    run_inside("system", "--bus", bus)
+def test_in_a_booted_systemd(build, bus):
+    run_inside(build, "system", "--bus", bus)
 
 
 @outside
-def test_in_a_booted_systemd_with_limits():
-    run_inside("limits", "--limits")
+@root
+def test_in_a_booted_systemd_with_limits(build):
+    run_inside(build, "limits", "--limits")
 
 
 # Inside
@@ -447,8 +470,27 @@ print(json.dumps({
     assert "NoNewPrivs:\t1" in facts["status"] and "CapBnd:\t0000000000000000" in facts["status"]
     assert "Seccomp:\t2" in facts["status"] and facts["score"].strip() == "500"
     assert facts["shm"] == 64 << 20
+    assert exposure(unit) <= 1.0
+
+
+@system
+def test_node_runs_in_the_sandbox(broker):
+    npm = real_servers.npm_folder()
+    if not npm or not real_servers.NODE:
+        pytest.skip("the servers of tests/npm are not installed (npm ci)")
+    shutil.copytree(npm / "node_modules", PROGRAMS / "node_modules")
+    server("everything", command=real_servers.NODE,
+           args=[str(PROGRAMS / "node_modules/@modelcontextprotocol/server-everything/dist/index.js"), "stdio"])
+    broker.reload()
+    assert "hello" in broker.call_tool("everything", "echo", {"message": "hello"})
+    assert "5" in broker.call_tool("everything", "get-sum", {"a": 2, "b": 3})
+    unit = next(unit for unit in workers() if "of everything for" in show(unit, "Description"))
+    assert exposure(unit) <= 1.0
+
+
+def exposure(unit):
     level = run("systemd-analyze", "security", "--no-pager", unit).split("Overall exposure level")[1]
-    assert float(level.split(":")[1].split()[0]) <= 1.0, level
+    return float(level.split(":")[1].split()[0])
 
 
 @system
@@ -650,6 +692,27 @@ def test_no_worker_outlives_the_broker(broker):
         assert workers() == [], delay
         run("systemctl", "reset-failed", "mcp-exec.service", check=False)
     fresh.close()
+
+
+@system
+def test_what_an_earlier_broker_has_left_is_killed(broker):
+    run("systemctl", "stop", "mcp-exec.service")
+    run("systemctl", "reset-failed", "mcp-exec.service", check=False)
+    unit = f"mcp-exec-worker-{ID % 9}.service"
+    run("systemd-run", f"--unit={unit}", "--collect", "-p", "BindsTo=mcp-exec.service", "-p", "After=mcp-exec.service",
+        "sleep", "1000", check=False)
+    wait_for(lambda: show("mcp-exec.service", "ActiveState") == "active" and workers() == [])
+
+
+@system
+def test_one_that_closes_its_pipes_is_found_out(broker):
+    """systemd keeps the other ends of a worker's pipes, so that only its silence tells."""
+    server("mute", command="sh", args=["-c", "exec >&- 2>&-; sleep 1000"], timeouts={"start": 1, "stop": 0.2})
+    server("deaf", command="sh", args=["-c", "exec <&-; sleep 1000"], timeouts={"start": 1, "stop": 0.2})
+    broker.reload()
+    for name in ("mute", "deaf"):
+        assert failure(broker, name).name in ("HandshakeFailed", "LaunchFailed")
+    wait_for(lambda: not any("of mute" in show(u, "Description") or "of deaf" in show(u, "Description") for u in workers()))
 
 
 # A user's own systemd

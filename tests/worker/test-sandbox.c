@@ -296,11 +296,10 @@ static void test_effective(void) {
 }
 
 static void test_system_only(void) {
-        _cleanup_(freep) char *name = sandbox_needs_system("{\"Nice\":1,\"IPAddressDeny\":[\"any\"]}");
-
-        assert_string(name, "IPAddressDeny");
+        assert_string(sandbox_needs_system("{\"Nice\":1,\"IPAddressDeny\":[\"any\"]}"), "IPAddressDeny");
+        assert_string(sandbox_needs_system("{\"ProcSubset\":\"pid\"}"), "ProcSubset");
         assert_true(!sandbox_needs_system(NULL));
-        assert_true(!sandbox_needs_system("{\"PrivateNetwork\":true}"));
+        assert_true(!sandbox_needs_system("{\"PrivateNetwork\":true,\"ProcSubset\":\"all\"}"));
 }
 
 static void assert_holds(const char *text, const char *part) {
