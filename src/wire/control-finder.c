@@ -31,7 +31,8 @@ static void string_done(ControlIdFinder *finder) {
         } else if (level->key == KEY_TYPE)
                 finder->answer = token_is(finder, "control_response");
         else if (level->key == KEY_REQUEST_ID)
-                level->ours = json_unsigned((JsonSlice){ finder->token, finder->token_size }, &level->number);
+                level->ours = finder->token[0] != '0' &&
+                              json_unsigned((JsonSlice){ finder->token, finder->token_size }, &level->number);
 }
 
 static void open_container(ControlIdFinder *finder, char c) {

@@ -70,9 +70,9 @@ static int control_append_cancelled(Buffer *buffer, uint64_t id, const char *rea
         return buffer_append_string(buffer, text);
 }
 
-/* Our ids are digits in a string. */
+/* Our ids are digits in a string, the first of them no zero. */
 static bool read_id(JsonSlice value, uint64_t *ret) {
-        if (!json_is(value, '"') || value.size < 3)
+        if (!json_is(value, '"') || value.size < 3 || value.data[1] == '0')
                 return false;
 
         return json_unsigned((JsonSlice){ value.data + 1, value.size - 2 }, ret);
