@@ -138,6 +138,11 @@ def wait_for(condition, seconds=5.0):
 
 @pytest.fixture(scope="session")
 def installed():
+    """Instead of conftest.py's, which all tests of this folder use, also those that run outside: nothing is installed
+    there."""
+    if not INSIDE:
+        return
+    assert os.environ.get("container") == "with-systemd", "this installs into /usr: only in a throwaway systemd"
     run("meson", "install", "-C", str(BUILD), "--no-rebuild")
     for name, text in FILES.items():
         if not Path(name).exists():
@@ -443,7 +448,8 @@ def attempt(f, *a):
         return e.strerror
 s = socket.socket(socket.AF_UNIX)
 print(json.dumps({
-    "uid": os.getuid(), "groups": os.getgroups(), "cwd": os.getcwd(), "environment": sorted(os.environ),
+    "uid": os.getuid(), "groups": os.getgroups(), "cwd": os.getcwd(),
+    "environment": sorted(name for name in os.environ if not name.startswith("MCP_EXEC_")),
     "home": os.environ["HOME"], "fds": sorted(os.listdir("/proc/self/fd")), "run": os.listdir("/run"),
     "secret": attempt(open, "/home/secret"), "etc": attempt(open, "/etc/x", "w"), "tmp": attempt(open, "/tmp/x", "w"),
     "inet": attempt(socket.socket, socket.AF_INET), "bus": attempt(s.connect, "/run/dbus/system_bus_socket"),
@@ -768,7 +774,8 @@ def test_workers_of_a_users_own_systemd(user):
     facts = json.loads(python(caller, "mine", """
 import json, os
 print(json.dumps({"uid": os.getuid(), "home": os.listdir(os.environ["HOME"]) is not None, "cwd": os.getcwd(),
-                  "environment": sorted(os.environ), "status": open("/proc/self/status").read(),
+                  "environment": sorted(name for name in os.environ if not name.startswith("MCP_EXEC_")),
+                  "status": open("/proc/self/status").read(),
                   "cgroup": open("/proc/self/cgroup").read(), "tasks": 0}))
 """))
     assert facts["uid"] == UID and facts["cwd"] == "/home/tester"
