@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import machine as the_machine  # noqa: E402
+import polkit_stand_in  # noqa: E402
 
 # That one boots its own, from outside.
 names = {path.name for path in Path(__file__).parent.glob("test_*.py")}
@@ -74,6 +75,15 @@ def bob(machine):
 def carol(machine):
     """Nobody in particular."""
     return machine.caller("carol")
+
+
+@pytest.fixture
+def mock(machine):
+    """A stand-in in polkit's place. Afterwards the real one is started by the next question."""
+    the_machine.systemctl("stop", "polkit.service")
+    mock = polkit_stand_in.StandIn()
+    yield mock
+    mock.leave()
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -56,7 +56,8 @@ def hung():
 
 
 @pytest.fixture(autouse=True)
-def polkit():
+def polkit(installed_system):
+    systemctl("start", POLKIT)
     yield
     assert active(POLKIT)
 
@@ -236,14 +237,21 @@ def test_the_actions_are_known_to_polkit():
 
 
 def test_a_worker_is_no_caller(machine, alice):
-    """What runs for a member of the group isn't one itself: it can't go on to other servers."""
-    machine.echo()
-    machine.root.call_tool("echo", "echo", {"message": "hi"})
-    said = python_text(alice, """
+    """What runs for a member of the group isn't one itself: it can't go on to other servers, also where it gets to a bus."""
+    code = """
 import subprocess
 words = ["busctl", "call", "org.example.McpExec", "/org/example/McpExec", "org.example.McpExec", "CallTool", "sss",
          "echo", "echo", '{"message":"hi"}']
 done = subprocess.run(words, capture_output=True, text=True, timeout=20)
 print(done.returncode, done.stdout, done.stderr)
-""")
-    assert not said.startswith("0 "), said
+"""
+    machine.echo()
+    machine.python("connected", access={"users": ["alice"]}, sandbox={"BindPaths": ["/run/dbus", "/run/mcp-exec"]})
+    assert "connect" in python_text(alice, code)
+    # dbus-daemon doesn't even take the connection of a uid that has no name.
+    assert not python_text(alice, code, "connected").startswith("0 ")
+    said = python_text(alice, code.replace('"call",', '"--address=unix:path=/run/mcp-exec/bus", "call",'), "connected")
+    assert said.startswith("1 ") and ("denied" in said or "uthori" in said), said
+    denied = machine.journal("MCP_EXEC_OUTCOME=AccessDenied", "MCP_EXEC_SERVER=echo")
+    assert denied and all(int(record["MCP_EXEC_UID"]) >= 61184 for record in denied)
+    assert not machine.journal("MCP_EXEC_OUTCOME=success", "MCP_EXEC_SERVER=echo")

@@ -1,79 +1,17 @@
-"""What polkit is asked, and what its answers do: a stand-in for it that notes the questions and answers as it is told."""
+"""What polkit is asked, and what its answers do, with the stand-in for it of polkit_stand_in.py."""
 
-import dbus
 import dbus.lowlevel
-import dbus.service
 import pytest
 
-from caller import NAME, OBJECT_MANAGER, PATH, ROOT, WORKER, CallFailed, Caller, fails
-from machine import DENIED, SYSTEM_BUS, active, identity, systemctl, worker_units
+from caller import NAME, OBJECT_MANAGER, PATH, ROOT, WORKER, CallFailed, fails
+from machine import DENIED, worker_units
+from polkit_stand_in import ASK, DENIAL, NO, POLKIT, YES
 from waiting import eventually, settle
-
-POLKIT = "org.freedesktop.PolicyKit1"
-AUTHORITY = f"{POLKIT}.Authority"
-DENIAL = "org.freedesktop.DBus.Error.AccessDenied"
-YES, NO, ASK = (True, False), (False, False), (False, True)
-
-
-class Question:
-    def __init__(self, subject, action, details, flags, cancellation, answer, fail):
-        self.subject, self.action, self.details, self.flags = subject, str(action), dict(details), int(flags)
-        self.cancellation, self.cancelled = str(cancellation), False
-        self._answer, self._fail = answer, fail
-
-    def answer(self, authorized, challenge=False):
-        self._answer((authorized, challenge, dbus.Dictionary({}, signature="ss")))
-
-    def fail(self, name=f"{POLKIT}.Error.Failed"):
-        self._fail(dbus.DBusException("no", name=name))
-
-
-class Mock(dbus.service.Object):
-    """answers: what to say at once by action, else the question is left open."""
-
-    def __init__(self):
-        with identity("polkitd"):
-            self.caller = Caller(SYSTEM_BUS)
-        self.bus = self.caller.bus
-        self.questions, self.answers = [], {}
-        super().__init__(self.bus, "/org/freedesktop/PolicyKit1/Authority")
-        assert self.bus.request_name(POLKIT) == dbus.bus.REQUEST_NAME_REPLY_PRIMARY_OWNER
-
-    @dbus.service.method(AUTHORITY, in_signature="(sa{sv})sa{ss}us", out_signature="(bba{ss})",
-                         async_callbacks=("answer", "fail"))
-    def CheckAuthorization(self, subject, action, details, flags, cancellation, answer, fail):
-        question = Question(subject, action, details, flags, cancellation, answer, fail)
-        self.questions.append(question)
-        if question.action.rpartition(".")[2] in self.answers:
-            question.answer(*self.answers[question.action.rpartition(".")[2]])
-
-    @dbus.service.method(AUTHORITY, in_signature="s", out_signature="")
-    def CancelCheckAuthorization(self, cancellation):
-        for question in self.questions:
-            if question.cancellation == cancellation:
-                question.cancelled = True
-
-    def asked(self, number=1):
-        """That many questions, the last of them."""
-        return eventually(lambda: len(self.questions) >= number and self.questions[number - 1], f"question {number}")
 
 
 def call(caller, server, tool="echo", arguments={"message": "hi"}):
     """A call that is waited for while the stand-in answers: they have one main loop."""
     return caller.begin_tool(server, tool, arguments).wait()
-
-
-@pytest.fixture
-def mock(machine):
-    systemctl("mask", "--runtime", "--now", "polkit.service")
-    mock = Mock()
-    yield mock
-    mock.bus.release_name(POLKIT)
-    mock.remove_from_connection()
-    mock.caller.close()
-    systemctl("unmask", "--runtime", "polkit.service")
-    systemctl("start", "polkit.service")
-    assert active("polkit.service")
 
 
 def begin_interactively(caller, member, signature, *arguments):

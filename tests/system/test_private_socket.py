@@ -5,10 +5,10 @@ import subprocess
 
 import dbus
 import pytest
-from test_polkit_mock import DENIAL, NO, YES, mock  # noqa: F401
 
 from caller import NAME, PATH, ROOT, Caller, fails
 from machine import identity, run_as, uid, worker_units
+from polkit_stand_in import DENIAL, NO, YES
 from service import REPO
 from waiting import eventually, turn_loop
 
@@ -58,7 +58,7 @@ def test_others_workers_are_not_there(machine, bob):
     assert shown.returncode != 0
 
 
-def test_the_subject_is_the_process_by_its_pidfd(machine, mock, connect):  # noqa: F811
+def test_the_subject_is_the_process_by_its_pidfd(machine, mock, connect):
     """With the uid that the socket knows: a pid alone could be another process's by now."""
     machine.echo()
     caller = connect("carol")
@@ -76,7 +76,7 @@ def test_the_subject_is_the_process_by_its_pidfd(machine, mock, connect):  # noq
     assert "hi" in pending.wait()
 
 
-def test_a_denial(machine, mock, connect):  # noqa: F811
+def test_a_denial(machine, mock, connect):
     mock.answers = {"execute-code": NO}
     with fails(DENIAL):
         connect("carol").begin_tool("python", "run", {"code": ""}).wait()
@@ -95,7 +95,7 @@ if os.fork() == 0:
 """
 
 
-def test_a_process_that_exits_during_the_check_is_denied(machine, mock):  # noqa: F811
+def test_a_process_that_exits_during_the_check_is_denied(machine, mock):
     """Somebody else holds its connection then, and may not have what it was granted."""
     machine.echo()
     with subprocess.Popen(["/usr/bin/python3", "-c", PASSED_ON], user="carol", cwd="/", stdout=subprocess.PIPE, text=True) as process:
@@ -108,7 +108,7 @@ def test_a_process_that_exits_during_the_check_is_denied(machine, mock):  # noqa
     assert not worker_units()
 
 
-def test_a_caller_that_leaves_takes_its_question_back(machine, mock, connect):  # noqa: F811
+def test_a_caller_that_leaves_takes_its_question_back(machine, mock, connect):
     machine.echo()
     caller = connect("carol")
     caller.begin_tool("echo", "echo", {"message": "hi"})
