@@ -45,14 +45,16 @@ class Tracebacks:
         self.show(filename, code)
 
     def show(self, filename, code):
-        lines = code.splitlines(True)
-        self.linecache.cache[filename] = len(code), None, lines, filename
+        self.show_once(filename, code)
         self.sources.append((filename, len(code)))
         self.sources_size += len(code)
         while len(self.sources) > SOURCES_KEPT or self.sources_size > SOURCES_SIZE and len(self.sources) > 1:
             oldest, size = self.sources.popleft()
             self.linecache.cache.pop(oldest, None)
             self.sources_size -= size
+
+    def show_once(self, filename, code):
+        self.linecache.cache[filename] = len(code), None, code.splitlines(True), filename
 
     def forget(self):
         for filename, _ in self.sources:

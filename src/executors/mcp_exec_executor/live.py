@@ -15,7 +15,7 @@ from _queue import SimpleQueue
 from _signal import (ITIMER_REAL, SIG_BLOCK, SIG_DFL, SIG_SETMASK, SIG_UNBLOCK, SIGALRM, SIGINT, SIGIO, SIGKILL, SIGTERM,
                      default_int_handler, pthread_sigmask, setitimer, siginterrupt, signal)
 from fcntl import F_GETFL, F_SETFL, F_SETOWN, fcntl
-from os import _exit, close, dup2, getpid, kill, read, write
+from os import _exit, close, dup2, getpid, kill, read, sched_yield, write
 from select import POLLIN, poll
 from time import monotonic, process_time, sleep
 
@@ -159,6 +159,7 @@ class Live:
                     capture.close()
                 self.captures = self.make_captures()  # for the next call: nobody waits now
                 if self.reset:
+                    sched_yield()  # where both share one CPU: first the client
                     self.main_module = self.reset.restore()
         if self.isolation != "shared":
             self.leave(0)  # the exit handlers have run

@@ -37,9 +37,9 @@ class Capture:
     call gets an error.
     """
 
-    def __init__(self, fd, size=None):
+    def __init__(self, fd, size=None, lifted=True):
         reader, writer = pipe2(O_CLOEXEC)
-        self.fd, self.reader, self.writer = fd, take(reader), take(writer)
+        self.fd, self.reader, self.writer = fd, take(reader) if lifted else reader, take(writer) if lifted else writer
         set_blocking(self.reader, False)
         if size:
             try:
@@ -98,7 +98,7 @@ class Call:
         self.id, self.modern, self.arguments, self.line = request_id, modern, arguments, line
         self.stop_at = float("inf")  # when the code must stop: its deadline, or the moment of its cancellation
         self.cpu_limit = arguments.get("cpu_time")
-        self.cancelled = self.timed_out = self.children_killed = False
+        self.cancelled = self.timed_out = self.children_killed = self.cut = False
         self.captures = self.value = self.exception = self.signal = self.left_behind = self.note = None
         self.reason = None  # why it timed out, if not for its timeout
         self.exit_code = 0
@@ -119,7 +119,7 @@ class Call:
 
     def result(self, fields, limit):
         """The result with the fields that the tool has, each text at most about limit bytes long."""
-        truncated = False
+        truncated = self.cut
 
         def cut(text):
             nonlocal truncated

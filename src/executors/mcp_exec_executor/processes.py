@@ -61,6 +61,20 @@ def kill_group(pid):
         pass
 
 
+def end_child(pid, known):
+    """Ends a child that leads a group, its group, and whatever of its own has found its way to us. Returns its status, how
+    many others still ran, and whether all are gone."""
+    try:
+        try:
+            killpg(pid, SIGKILL)
+        except ProcessLookupError:
+            kill(pid, SIGKILL)  # it was about to make its group
+        status = waitpid(pid, 0)[1]
+    except (ProcessLookupError, ChildProcessError):
+        status = SIGKILL
+    return status, *end_strangers(known)
+
+
 def end_strangers(known=(), all_threads=False):
     """Ends all children but the known ones, and all of theirs: an orphan's next parent is a subreaper, which we are.
     Returns how many still ran, and whether none is left."""

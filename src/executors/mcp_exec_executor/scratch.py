@@ -24,6 +24,40 @@ class Scratch:
             self.path = None
 
 
+class Folders:
+    """Folders in a scratch, one for a call. One that no call has touched is given out again: on some file systems making one
+    takes longer than a call."""
+
+    def __init__(self, scratch):
+        self.scratch, self.count = scratch, 0
+        self.unused = []  # path, and what stat() said when it was made
+
+    def take(self):
+        """Returns a path and what give_back() wants to know; two Nones where there is no scratch."""
+        if self.unused:
+            return self.unused.pop()
+        if not self.scratch.path:
+            return None, None
+        self.count += 1
+        path = make_folder(f"{self.scratch.path}/{self.count}")
+        return path, path and look_at(path)
+
+    def give_back(self, path, look):
+        if path and look == look_at(path):
+            self.unused.append((path, look))
+        elif path:
+            remove_tree(path)
+
+
+def look_at(path):
+    """Differs after every change of a folder or of what is in it."""
+    try:
+        status = lstat(path)
+        return status.st_ino, status.st_mode, status.st_ctime_ns, status.st_mtime_ns
+    except OSError:
+        return None
+
+
 def make_folder(path):
     """Returns the path, None where it can't be made."""
     try:
