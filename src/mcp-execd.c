@@ -8,17 +8,16 @@
 #include "base/log.h"
 #include "bus/errors.h"
 #include "bus/service.h"
+#include "worker/environment.h"
 #include "worker/supervisor.h"
 
 #define FOLDERS_MAX 16
-
-/* Documented in docs/architecture.md; a server's own env can say another. */
-#define WORKER_PATH "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 typedef struct Arguments {
         ServiceOptions service;
         const char *folders[FOLDERS_MAX + 1];
         size_t n_folders;
+        const char *launcher; /* unit, spawn or auto */
         int log_level;
 } Arguments;
 
@@ -29,6 +28,8 @@ static void help(void) {
                "     --config-dir=DIR        Read mcp-exec.json and servers.d/*.json there instead of in the\n"
                "                             standard folders; the first of several takes precedence\n"
                "     --idle-timeout=SECONDS  Leave after so long without a worker or call; \"infinity\": never\n"
+               "     --launcher=HOW          Start workers as systemd units (unit), as processes of this one\n"
+               "                             (spawn), or as units where it is a service of systemd (auto)\n"
                "     --log-level=LEVEL       error, warning, notice, info or debug\n"
                "     --version               Show the version\n"
                "  -h --help                  Show this help\n\n"
@@ -56,11 +57,12 @@ static int parse_seconds(const char *text, uint64_t *ret) {
 
 /* 1: go on; 0: all is done; negative: told what is wrong. */
 static int parse_arguments(int argc, char *argv[], Arguments *arguments) {
-        enum { USER = 0x100, CONFIG_DIR, IDLE_TIMEOUT, LOG_LEVEL, VERSION };
+        enum { USER = 0x100, CONFIG_DIR, IDLE_TIMEOUT, LAUNCHER, LOG_LEVEL, VERSION };
         static const struct option options[] = {
                 { "user", no_argument, NULL, USER },
                 { "config-dir", required_argument, NULL, CONFIG_DIR },
                 { "idle-timeout", required_argument, NULL, IDLE_TIMEOUT },
+                { "launcher", required_argument, NULL, LAUNCHER },
                 { "log-level", required_argument, NULL, LOG_LEVEL },
                 { "version", no_argument, NULL, VERSION },
                 { "help", no_argument, NULL, 'h' },
@@ -88,6 +90,13 @@ static int parse_arguments(int argc, char *argv[], Arguments *arguments) {
                                 return -EINVAL;
                         }
                         arguments->service.idle_timeout_set = true;
+                        break;
+                case LAUNCHER:
+                        if (!streq(optarg, "auto") && !streq(optarg, "unit") && !streq(optarg, "spawn")) {
+                                fprintf(stderr, "mcp-execd: --launcher=%s: auto, unit or spawn is wanted\n", optarg);
+                                return -EINVAL;
+                        }
+                        arguments->launcher = optarg;
                         break;
                 case LOG_LEVEL:
                         arguments->log_level = log_level_from_string(optarg);
@@ -155,7 +164,24 @@ static char *worker_path(bool user) {
         return asprintf(&path, "%s/.local/bin:%s", home, WORKER_PATH) < 0 ? NULL : path;
 }
 
-static int run(const Arguments *arguments) {
+/* Whether workers become units. Before any process is forked, for one asks which process systemd has started. */
+static bool choose_units(const Arguments *arguments) {
+        const char *missing =
+                streq(arguments->launcher, "spawn") ? NULL : unit_launcher_missing(arguments->service.user);
+
+        if (streq(arguments->launcher, "spawn"))
+                log_info("workers are started as processes of this one, as --launcher says");
+        else if (streq(arguments->launcher, "unit") && missing)
+                log_warning("workers are started as units of systemd, as --launcher says, but %s", missing);
+        else if (missing)
+                log_info("workers are started as processes of this one, for %s", missing);
+        else
+                log_info("workers are started as units of systemd, for this is a service of it");
+
+        return !streq(arguments->launcher, "spawn") && (!missing || streq(arguments->launcher, "unit"));
+}
+
+static int run(const Arguments *arguments, bool units) {
         _cleanup_(freep) char *path = worker_path(arguments->service.user);
         _cleanup_(launcher_freep) Launcher *launcher = NULL;
         _cleanup_(service_freep) Service *service = NULL;
@@ -170,7 +196,8 @@ static int run(const Arguments *arguments) {
                 return r;
         r = sd_event_set_watchdog(event, true);
         if (r >= 0)
-                r = spawn_launcher_new(event, path, &launcher);
+                r = units ? unit_launcher_new(event, path, arguments->service.user, &launcher)
+                          : spawn_launcher_new(event, path, &launcher);
         if (r >= 0)
                 r = service_new(event, launcher, &arguments->service, &service);
         if (r >= 0)
@@ -191,7 +218,8 @@ static int run(const Arguments *arguments) {
 }
 
 int main(int argc, char *argv[]) {
-        Arguments arguments = { .log_level = LOG_INFO };
+        Arguments arguments = { .launcher = "auto", .log_level = LOG_INFO };
+        bool units;
         int r;
 
         r = parse_arguments(argc, argv, &arguments);
@@ -206,14 +234,16 @@ int main(int argc, char *argv[]) {
         (void)mallopt(M_MMAP_THRESHOLD, 2 * 1024 * 1024);
         (void)mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
 
+        units = choose_units(&arguments);
+
         /* Under systemd the unit's cgroup is what no worker outlives. */
-        if (!getenv("NOTIFY_SOCKET")) {
+        if (!units && !getenv("NOTIFY_SOCKET")) {
                 r = supervise();
                 if (r < 0)
                         log_warning("no guard could be started, so that workers outlive a crash: %s", strerror(-r));
         }
 
-        r = run(&arguments);
+        r = run(&arguments, units);
         if (r < 0 && r != -ESHUTDOWN)
                 log_error("failed: %s", strerror(-r));
         return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -45,12 +45,14 @@ static int check_method(const CallSpec *spec, Failure *failure) {
         return 0;
 }
 
-static int read_params(const CallSpec *spec, size_t size, unsigned depth, McpParams *ret, Failure *failure) {
+static int read_params(const CallSpec *spec, size_t size, const ServerConfig *config, McpParams *ret,
+                       Failure *failure) {
+        unsigned depth = config->limits.depth;
         const char *what = spec->tool ? "arguments" : "params";
         JsonError error;
         int r;
 
-        r = mcp_params_read(spec->params, size, depth, ret, &error);
+        r = server_config_wire(config)->read_params(spec->params, size, depth, ret, &error);
         if (r >= 0)
                 return 0;
 
@@ -185,6 +187,10 @@ int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *
         r = check_method(spec, failure);
         if (r < 0)
                 return r;
+        if (spec->kind == REQUEST_NOTIFICATION && !server_config_wire(server->config)->append_notification)
+                return failure_set(failure, FAILURE_INVALID_ARGUMENTS,
+                                   "Server %s can't be notified: protocol %s has no notifications to a worker",
+                                   spec->server, server_protocol_to_string(server->config->protocol));
         if (size > limit)
                 return failure_set(failure, FAILURE_TOO_LARGE,
                                    "%s has %zu bytes, and the limit for an inline request is %zu (limits.message in "
@@ -196,7 +202,11 @@ int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *
                 return failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
 
         *call = (Call){
-                .request = { .kind = spec->kind, .method = spec->method, .done = on_done, .progress = on_progress },
+                .request = { .kind = spec->kind,
+                             .caller = client,
+                             .method = spec->method,
+                             .done = on_done,
+                             .progress = on_progress },
                 .manager = manager,
                 .client = client,
                 .server = server,
@@ -205,7 +215,7 @@ int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *
                 .done = spec->done,
                 .userdata = spec->userdata,
         };
-        r = read_params(spec, size, server->config->limits.depth, &call->request.params, failure);
+        r = read_params(spec, size, server->config, &call->request.params, failure);
         if (r < 0)
                 return r;
         call->request.params.tool = spec->tool;

@@ -18,7 +18,7 @@ static void describe_ids(cJSON *parent, const char *name, const uid_t *ids, size
                 (void)cJSON_AddItemToArray(array, cJSON_CreateNumber(ids[i]));
 }
 
-char *config_describe(const ServerConfig *config, const char *launcher, const char *path) {
+static char *describe(const ServerConfig *config, const char *launcher, const char *path, const char *sandbox) {
         cJSON *tree = cJSON_CreateObject(), *part;
         char *text;
 
@@ -84,8 +84,7 @@ char *config_describe(const ServerConfig *config, const char *launcher, const ch
         (void)cJSON_AddNumberToObject(part, "message", config->limits.message);
         (void)cJSON_AddNumberToObject(part, "depth", config->limits.depth);
 
-        (void)cJSON_AddItemToObject(tree, "sandbox",
-                                    config->sandbox ? cJSON_CreateRaw(config->sandbox) : cJSON_CreateObject());
+        (void)cJSON_AddItemToObject(tree, "sandbox", cJSON_CreateRaw(sandbox));
         part = describe_section(tree, "access");
         describe_ids(part, "users", config->access.uids, config->access.n_uids);
         describe_ids(part, "groups", config->access.gids, config->access.n_gids);
@@ -93,4 +92,14 @@ char *config_describe(const ServerConfig *config, const char *launcher, const ch
         text = cJSON_Print(tree);
         cJSON_Delete(tree);
         return text;
+}
+
+char *config_describe(const ServerConfig *config, const char *launcher, const char *path) {
+        return describe(config, launcher, path, config->sandbox ?: "{}");
+}
+
+char *config_describe_worker(const ServerConfig *config, const Launcher *launcher) {
+        _cleanup_(freep) char *sandbox = launcher->ops->describe(launcher, config);
+
+        return sandbox ? describe(config, launcher->ops->name, launcher->path, sandbox) : NULL;
 }

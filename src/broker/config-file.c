@@ -7,8 +7,11 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "broker/config-reader.h"
+#include "worker/sandbox.h"
 
 #define SECONDS_MAX (366.0 * 24 * 3600)
+#define MODULE_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:/@-"
+#define RESET_CALLS 1000 /* after so many a cleaned interpreter is replaced */
 
 static void read_cwd(ConfigReader *reader, const ConfigKey *key, const cJSON *value, void *target) {
         if (!cJSON_IsString(value) || value->valuestring[0] != '/')
@@ -145,6 +148,45 @@ static void read_access(ConfigReader *reader, const ConfigKey *key, const cJSON 
                 config_wrong_type(reader, key, "\"polkit\" or an object of users and groups");
 }
 
+/* Each key is a systemd property; what it may be stands in worker/sandbox.c. */
+static void read_sandbox(ConfigReader *reader, const ConfigKey *key, const cJSON *value, void *target) {
+        const cJSON *property;
+
+        for (property = cJSON_IsObject(value) ? value->child : NULL; property; property = property->next) {
+                _cleanup_(freep) char *text = cJSON_PrintUnformatted(property), *problem = NULL;
+                bool again = false;
+                int r;
+
+                for (const cJSON *p = value->child; p != property; p = p->next)
+                        again = again || streq(p->string, property->string);
+
+                config_enter(reader, property->string);
+                r = text ? sandbox_check(property->string, (JsonSlice){ text, strlen(text) }, &problem) : -ENOMEM;
+                if (again)
+                        config_report(reader, "key %s stands twice", property->string);
+                else if (r == -ENOMEM)
+                        config_no_memory(reader);
+                else if (r < 0)
+                        config_report(reader, "%s", problem);
+                config_leave(reader);
+        }
+
+        config_read_json(reader, key, value, target);
+}
+
+/* They travel in one variable, separated by commas. */
+static void read_preload(ConfigReader *reader, const ConfigKey *key, const cJSON *value, void *target) {
+        char **names = NULL;
+
+        config_read_strings(reader, key, value, &names);
+        for (char **s = names; s && *s; s++)
+                if (!**s || strspn(*s, MODULE_CHARACTERS) != strlen(*s))
+                        config_report(reader, "preload: \"%s\" can't be a module's name", *s);
+
+        strings_free(*(char ***)target);
+        *(char ***)target = names;
+}
+
 static const ConfigKey pool_keys[] = {
         { "min", config_read_unsigned, CONFIG(pool.min), .min = 0, .max = 64 },
         { "max", config_read_unsigned, CONFIG(pool.max), .min = 1, .max = 64 },
@@ -186,6 +228,7 @@ static const ConfigKey server_keys[] = {
         { "executor", config_read_bool, CONFIG(executor), .extra = NULL },
         { "type", read_type, 0, .extra = NULL },
         { "url", read_url, 0, .extra = NULL },
+        { "preload", read_preload, CONFIG(preload), .extra = NULL },
         { "protocol", config_read_word, CONFIG(protocol), .extra = server_protocol_from_string },
         { "transport", config_read_word, CONFIG(transport), .extra = server_transport_from_string },
         { "isolation", config_read_word, CONFIG(isolation), .extra = server_isolation_from_string },
@@ -198,12 +241,37 @@ static const ConfigKey server_keys[] = {
         { "timeouts", config_read_section, 0, .extra = SECTION(timeouts_keys) },
         { "restart", config_read_section, 0, .extra = SECTION(restart_keys) },
         { "limits", config_read_section, 0, .extra = SECTION(limits_keys) },
-        { "sandbox", config_read_json, CONFIG(sandbox), .extra = NULL },
+        { "sandbox", read_sandbox, CONFIG(sandbox), .extra = NULL },
         { "access", read_access, 0, .extra = NULL },
 };
 
-static bool concurrency_said(const cJSON *object) {
-        return cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(object, "pool"), "concurrency");
+static bool said(const cJSON *object, const char *section, const char *key) {
+        return cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(object, section), key);
+}
+
+static void report_key(ConfigReader *reader, const char *key, const char *text) {
+        config_enter(reader, key);
+        config_report(reader, "%s", text);
+        config_leave(reader);
+}
+
+static bool names_file(const ServerConfig *config, const char *placeholder) {
+        for (char **s = config->args; s && *s; s++)
+                if (strstr(*s, placeholder))
+                        return true;
+
+        return false;
+}
+
+static void check_transport(ConfigReader *reader, const ServerConfig *config) {
+        bool once = config->protocol == SERVER_PROTOCOL_ONCE;
+
+        if (config->transport == SERVER_TRANSPORT_FILE && !once)
+                report_key(reader, "transport", "transport file is for protocol once alone");
+        else if (config->transport == SERVER_TRANSPORT_FILE && !names_file(config, "{output}"))
+                report_key(reader, "args", "transport file wants {output} in args, and {input} where there are params");
+        else if (config->transport == SERVER_TRANSPORT_SOCKET && once)
+                report_key(reader, "transport", "protocol once can't have transport socket: its process has one call");
 }
 
 /* What two keys say together */
@@ -225,7 +293,14 @@ static void check_server(ConfigReader *reader, const cJSON *object, ServerConfig
                 config_leave(reader);
         }
 
-        if (one && concurrency_said(object) && config->pool.concurrency != 1) {
+        if ((config->isolation == SERVER_ISOLATION_RESET || config->isolation == SERVER_ISOLATION_FORK) &&
+            !config->executor)
+                report_key(reader, "isolation", "isolation reset and fork are for servers that say \"executor\": true");
+        if (config->isolation == SERVER_ISOLATION_RESET && !said(object, "recycle", "calls"))
+                config->recycle.calls = RESET_CALLS;
+        check_transport(reader, config);
+
+        if (one && said(object, "pool", "concurrency") && config->pool.concurrency != 1) {
                 config_enter(reader, "pool");
                 config_report(reader, "pool.concurrency can only be 1 with protocol %s",
                               server_protocol_to_string(config->protocol));
@@ -236,7 +311,6 @@ static void check_server(ConfigReader *reader, const cJSON *object, ServerConfig
 
 static ServerConfig *read_server(ConfigReader *reader, const cJSON *object, const char *name) {
         _cleanup_(server_config_unrefp) ServerConfig *config = server_config_new(name);
-        size_t n = 0;
 
         if (!config) {
                 config_no_memory(reader);
@@ -248,19 +322,12 @@ static ServerConfig *read_server(ConfigReader *reader, const cJSON *object, cons
         if (reader->bad)
                 return NULL;
 
-        while (config->args && config->args[n])
-                n++;
-        config->argv = new0(char *, n + 2);
         config->file = text_escape(reader->file, strlen(reader->file), 4096);
         config->text = cJSON_PrintUnformatted(object);
-        if (!config->argv || !config->file || !config->text) {
+        if (!config->file || !config->text || server_config_make_argv(config) < 0) {
                 config_no_memory(reader);
                 return NULL;
         }
-
-        config->argv[0] = config->command;
-        for (size_t i = 0; i < n; i++)
-                config->argv[i + 1] = config->args[i];
 
         return TAKE_PTR(config);
 }

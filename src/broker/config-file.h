@@ -2,7 +2,7 @@
 
 #include <sys/queue.h>
 
-#include "worker/server-config.h"
+#include "worker/launcher.h"
 
 /* One thing that is wrong with a file, or one warning about it */
 typedef struct Problem {
@@ -42,3 +42,6 @@ int config_read_settings(const char *file, const char *text, size_t size, Proble
 /* The configuration as it would run, as JSON: the environment by its names alone, for its values may be secrets.
  * launcher: the name of the way workers are started; path: the PATH that they get. NULL when out of memory. */
 char *config_describe(const ServerConfig *config, const char *launcher, const char *path);
+
+/* The same with the sandbox in which that launcher would run it */
+char *config_describe_worker(const ServerConfig *config, const Launcher *launcher);

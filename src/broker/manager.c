@@ -210,17 +210,6 @@ int manager_get_callable(Manager *manager, const char *name, Server **ret, Failu
         if (config->disabled)
                 return failure_set(failure, FAILURE_SERVER_DISABLED, "Server %s is disabled in %s", name, config->file);
 
-        /* These are read and checked, and belong to what is built next. */
-        if (config->protocol != SERVER_PROTOCOL_MCP)
-                return failure_set(failure, FAILURE_LAUNCH_FAILED, "Server %s: protocol %s isn't supported yet", name,
-                                   server_protocol_to_string(config->protocol));
-        if (config->transport != SERVER_TRANSPORT_STDIO)
-                return failure_set(failure, FAILURE_LAUNCH_FAILED, "Server %s: transport %s isn't supported yet", name,
-                                   server_transport_to_string(config->transport));
-        if (config->isolation == SERVER_ISOLATION_RESET || config->isolation == SERVER_ISOLATION_FORK)
-                return failure_set(failure, FAILURE_LAUNCH_FAILED, "Server %s: isolation %s isn't supported yet", name,
-                                   server_isolation_to_string(config->isolation));
-
         *ret = server;
         return 0;
 }

@@ -123,11 +123,19 @@ static void log_worker(int level, const Worker *worker, const char *extra, const
                    worker->process ? (int)worker->process->pid : 0, text);
 }
 
+static void log_start(Worker *worker) {
+        if (worker->start_logged || !worker->process || worker->process->pid == 0)
+                return;
+
+        worker->start_logged = true;
+        log_worker(LOG_INFO, worker, "MESSAGE_ID=" MESSAGE_WORKER_STARTED, "%s[%d]: started%s", "");
+}
+
 static void on_worker_added(void *userdata, Worker *worker) {
         ServerPool *server_pool = userdata;
         Server *server = server_pool->server;
 
-        log_worker(LOG_INFO, worker, "MESSAGE_ID=" MESSAGE_WORKER_STARTED, "%s[%d]: started%s", "");
+        log_start(worker);
         server->manager->handlers->worker_added(server->manager->userdata, server_pool->uid, worker);
         server->manager->handlers->workers_changed(server->manager->userdata, server_pool->uid);
         server->manager->handlers->server_changed(server->manager->userdata, server, server_pool->uid);
@@ -137,6 +145,7 @@ static void on_worker_changed(void *userdata, Worker *worker) {
         ServerPool *server_pool = userdata;
         Server *server = server_pool->server;
 
+        log_start(worker);
         log_worker(LOG_DEBUG, worker, NULL, "%s[%d]: %s", worker_state_to_string(worker->state));
         if (worker->state == WORKER_READY)
                 tools_worker_ready(server_pool);

@@ -329,6 +329,11 @@ int tools_list(Server *server, const Client *client, tools_done_handler done, vo
         Waiter *waiter;
         int r;
 
+        if (server->config->protocol != SERVER_PROTOCOL_MCP)
+                return failure_set(failure, FAILURE_INVALID_ARGUMENTS,
+                                   "Server %s lists no tools: that is for MCP servers, and its protocol is %s",
+                                   server->config->name, server_protocol_to_string(server->config->protocol));
+
         if (!usable(cache)) {
                 r = server_get_pool(server, client, &server_pool);
                 cache = r < 0 ? NULL : get_cache(server, server_pool->pool->owner, server_pool->uid);

@@ -97,5 +97,6 @@ struct Connection {
         int fd, pidfd; /* fd: a duplicate, to look at what comes in */
         sd_event_source *bytes_source, *timer, *connected_source;
         uint64_t accepted, message_since; /* usec, CLOCK_MONOTONIC; 0: no message has begun */
+        bool greeted; /* has sent a message: what comes before the answer to Hello would be taken for that */
         bool closing;
 };

@@ -205,6 +205,7 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
                 return 1;
         }
 
+        connection->greeted = true;
         look_ahead(connection);
         (void)sd_bus_get_n_queued_write(connection->bus, &n_unread);
         if (n_unread > UNREAD_CLOSE)

@@ -506,7 +506,7 @@ static int method_describe(sd_bus_message *message, void *userdata, sd_bus_error
         if (r < 0)
                 return r;
 
-        text = config_describe(server->config, service->launcher->ops->name, service->launcher->path);
+        text = config_describe_worker(server->config, service->launcher);
         if (!text)
                 return -ENOMEM;
         return sd_bus_reply_method_return(message, "s", text);

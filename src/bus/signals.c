@@ -33,18 +33,18 @@ static void send_news(sd_bus *bus, const News *news, const char *destination) {
 
 /* One client's share. Who doesn't read loses signals, not the service its memory. */
 static void tell(Service *service, const Client *client, const News *news) {
+        const Connection *connection = client->peer ? ((const Peer *)client->peer)->connection : NULL;
         uid_t audience = authorize_sees(service, client);
         sd_bus *bus = peers_bus(service, client);
-        bool private = bus && bus != service->bus;
         uint64_t n_unread = 0;
 
-        if (private)
+        if (connection)
                 (void)sd_bus_get_n_queued_write(bus, &n_unread);
-        if (!bus || n_unread > SIGNALS_UNREAD_MAX)
+        if (!bus || (connection && !connection->greeted) || n_unread > SIGNALS_UNREAD_MAX)
                 return;
 
         service->audience = &audience;
-        send_news(bus, news, private ? NULL : client->name);
+        send_news(bus, news, connection ? NULL : client->name);
         service->audience = NULL;
 }
 

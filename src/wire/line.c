@@ -12,7 +12,7 @@ static void start_oversized(LineReader *reader, const LineHandlers *handlers, vo
 
 /* A whole line, which can be over the limit by the "\r" of its end, or by the byte for which that was waited for */
 static void emit(LineReader *reader, const LineHandlers *handlers, void *userdata, const char *line, size_t size) {
-        if (size > 0 && line[size - 1] == '\r')
+        if (!reader->whole && size > 0 && line[size - 1] == '\r')
                 size--;
 
         if (size <= reader->limit) {
@@ -26,7 +26,7 @@ static void emit(LineReader *reader, const LineHandlers *handlers, void *userdat
 
 int line_reader_feed(LineReader *reader, const char *data, size_t size, const LineHandlers *handlers, void *userdata) {
         while (size > 0) {
-                const char *end = memchr(data, '\n', size);
+                const char *end = reader->whole ? NULL : memchr(data, '\n', size);
                 size_t piece = end ? (size_t)(end - data) : size, held = buffer_size(&reader->partial);
                 int r;
 

@@ -8,6 +8,7 @@
  * as they come, so that its receiver can learn whose it was. Zero-initialise it and set limit. */
 typedef struct LineReader {
         size_t limit; /* in bytes, without the line's end */
+        bool whole;   /* the stream is one line, whatever is in it */
         Buffer partial;
         bool oversized;
 } LineReader;

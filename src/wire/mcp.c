@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/macro.h"
+#include "wire/protocol.h"
 
 #define META_VERSION "io.modelcontextprotocol/protocolVersion"
 #define META_CAPABILITIES "io.modelcontextprotocol/clientCapabilities"
@@ -446,3 +447,22 @@ int mcp_append_empty_result(Buffer *buffer, JsonSlice id) {
 int mcp_append_method_not_found(Buffer *buffer, JsonSlice id) {
         return append_answer(buffer, id, ",\"error\":{\"code\":-32601,\"message\":\"Method not found\"}");
 }
+
+static void mcp_find_id(IdFinder *finder, const char *data, size_t size) {
+        mcp_id_finder_feed(&finder->mcp, data, size);
+}
+
+static bool mcp_found_id(const IdFinder *finder, uint64_t *ret) {
+        return mcp_id_finder_result(&finder->mcp, ret);
+}
+
+const WireProtocol mcp_protocol = {
+        .name = "mcp",
+        .read_params = mcp_params_read,
+        .append_request = mcp_append_request,
+        .append_cancelled = mcp_append_cancelled,
+        .append_notification = mcp_append_notification,
+        .parse = mcp_parse,
+        .find_id = mcp_find_id,
+        .found_id = mcp_found_id,
+};

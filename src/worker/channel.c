@@ -1,7 +1,10 @@
 #include "worker/channel.h"
 
+#include <linux/sockios.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 
 #define READ_SIZE ((size_t)64 * 1024)
 #define DRAIN_MAX ((size_t)16 << 20) /* a grandchild that holds the pipe could write for ever */
@@ -12,9 +15,11 @@ struct Channel {
         void *userdata;
 
         int input_fd, output_fd, diagnostics_fd;
+        bool socket; /* the first two are one */
         sd_event_source *input_source, *output_source, *diagnostics_source;
 
         Buffer input;
+        bool finishing; /* nothing more will be appended */
         uint64_t written;
         LineReader lines, diagnostics;
 };
@@ -36,6 +41,8 @@ static void close_end(sd_event_source **source, int *fd) {
 }
 
 static void input_closed(Channel *channel) {
+        if (channel->socket && channel->input_fd >= 0)
+                (void)shutdown(channel->input_fd, SHUT_WR);
         close_end(&channel->input_source, &channel->input_fd);
         buffer_done(&channel->input);
 }
@@ -56,7 +63,10 @@ int channel_flush(Channel *channel) {
                 buffer_consume(&channel->input, n);
         }
 
-        channel_update(channel);
+        if (channel->finishing && buffer_size(&channel->input) == 0)
+                input_closed(channel);
+        else
+                channel_update(channel);
         return 0;
 }
 
@@ -88,6 +98,21 @@ static ssize_t read_once(int fd) {
         }
 }
 
+static void tell_unfinished(Channel *channel, bool last) {
+        const Buffer *partial = &channel->lines.partial;
+
+        if (channel->handlers->unfinished && buffer_size(partial) > 0)
+                channel->handlers->unfinished(channel->userdata, buffer_data(partial), buffer_size(partial), last);
+}
+
+static void end_output(Channel *channel) {
+        if (channel->handlers->unfinished) {
+                tell_unfinished(channel, /* last= */ true);
+                buffer_done(&channel->lines.partial);
+        }
+        line_reader_flush(&channel->lines, &channel->handlers->output, channel->userdata);
+}
+
 static int on_output(sd_event_source *source _unused_, int fd, uint32_t revents _unused_, void *userdata) {
         Channel *channel = userdata;
         ssize_t n = read_once(fd);
@@ -96,11 +121,13 @@ static int on_output(sd_event_source *source _unused_, int fd, uint32_t revents 
                 return 0;
 
         if (n > 0 &&
-            line_reader_feed(&channel->lines, read_buffer, n, &channel->handlers->output, channel->userdata) >= 0)
+            line_reader_feed(&channel->lines, read_buffer, n, &channel->handlers->output, channel->userdata) >= 0) {
+                tell_unfinished(channel, /* last= */ false);
                 return 0;
+        }
 
         /* The end, or no memory for a line of which a part is lost now: either way no answer can be trusted. */
-        line_reader_flush(&channel->lines, &channel->handlers->output, channel->userdata);
+        end_output(channel);
         close_end(&channel->output_source, &channel->output_fd);
         channel->handlers->closed(channel->userdata, "stdout");
         return 0;
@@ -141,7 +168,13 @@ static int on_diagnostics(sd_event_source *source _unused_, int fd, uint32_t rev
         return 0;
 }
 
-int channel_new(sd_event *event, int input, int output, int diagnostics, size_t message_max,
+static bool is_socket(int fd) {
+        struct stat st;
+
+        return fstat(fd, &st) >= 0 && S_ISSOCK(st.st_mode);
+}
+
+int channel_new(sd_event *event, int input, int output, int diagnostics, size_t message_max, bool whole,
                 const ChannelHandlers *handlers, void *userdata, Channel **ret) {
         _cleanup_(channel_freep) Channel *channel = new0(Channel, 1);
         int r;
@@ -159,8 +192,9 @@ int channel_new(sd_event *event, int input, int output, int diagnostics, size_t 
                 .input_fd = input,
                 .output_fd = output,
                 .diagnostics_fd = diagnostics,
-                .lines.limit = message_max,
+                .lines = { .limit = message_max, .whole = whole },
                 .diagnostics.limit = DIAGNOSTIC_MAX,
+                .socket = is_socket(input),
         };
 
         r = sd_event_add_io(event, &channel->input_source, input, 0, on_input, channel);
@@ -195,6 +229,17 @@ Buffer *channel_input(Channel *channel) {
         return channel->input_fd >= 0 ? &channel->input : NULL;
 }
 
+/* A socket's FIONREAD tells what it has for us; what it holds of ours is SIOCOUTQ's to say. */
+static int unread_request(const Channel *channel) {
+        return channel->socket ? SIOCOUTQ : FIONREAD;
+}
+
+bool channel_quiet(const Channel *channel) {
+        int n = 0;
+
+        return channel->output_fd < 0 || ioctl(channel->output_fd, FIONREAD, &n) < 0 || n == 0;
+}
+
 bool channel_blocked(const Channel *channel) {
         return buffer_size(&channel->input) > 0;
 }
@@ -202,7 +247,7 @@ bool channel_blocked(const Channel *channel) {
 uint64_t channel_unread(const Channel *channel) {
         int n = 0;
 
-        if (channel->input_fd < 0 || ioctl(channel->input_fd, FIONREAD, &n) < 0)
+        if (channel->input_fd < 0 || ioctl(channel->input_fd, unread_request(channel), &n) < 0)
                 return 0;
 
         return buffer_size(&channel->input) + n;
@@ -218,6 +263,12 @@ uint64_t channel_written(const Channel *channel) {
 
 void channel_close_input(Channel *channel) {
         if (channel->input_fd >= 0)
+                input_closed(channel);
+}
+
+void channel_finish_input(Channel *channel) {
+        channel->finishing = true;
+        if (channel->input_fd >= 0 && buffer_size(&channel->input) == 0)
                 input_closed(channel);
 }
 
@@ -238,5 +289,5 @@ void channel_drain(Channel *channel) {
                                                channel->userdata) < 0)
                         break;
         }
-        line_reader_flush(&channel->lines, &channel->handlers->output, channel->userdata);
+        end_output(channel);
 }

@@ -10,14 +10,18 @@
 typedef struct Channel Channel;
 
 typedef struct ChannelHandlers {
-        LineHandlers output;                                               /* the worker's stdout */
+        LineHandlers output; /* the worker's stdout */
+        /* After a read that ended within a line: what there is of it. last: there will be no more. NULL: nobody wants
+         * to know, and what stands behind the last line's end is a line. */
+        void (*unfinished)(void *userdata, const char *piece, size_t size, bool last);
         void (*diagnostic)(void *userdata, const char *line, size_t size); /* its stderr */
         void (*writable)(void *userdata);                                  /* all that was appended has left */
         void (*closed)(void *userdata, const char *what);                  /* the worker closed "stdin" or "stdout" */
 } ChannelHandlers;
 
-/* Takes the fds (its own ends, non-blocking), also on failure. message_max: LineReader's limit. */
-int channel_new(sd_event *event, int input, int output, int diagnostics, size_t message_max,
+/* Takes the fds (its own ends, non-blocking), also on failure. input and output may be two fds of one socket.
+ * message_max: LineReader's limit; whole: all of the output is one line. */
+int channel_new(sd_event *event, int input, int output, int diagnostics, size_t message_max, bool whole,
                 const ChannelHandlers *handlers, void *userdata, Channel **ret);
 Channel *channel_free(Channel *channel);
 DEFINE_CLEANUP(Channel *, channel_free, channel_freep)
@@ -35,12 +39,18 @@ bool channel_blocked(const Channel *channel);
 /* Bytes that were written and that it has not read, as far as that can be told */
 uint64_t channel_unread(const Channel *channel);
 
+/* Whether nothing that it wrote waits to be read: what comes next is the answer to what is asked now. */
+bool channel_quiet(const Channel *channel);
+
 /* Positions in the stream to the worker: behind what was appended, and behind what the pipe took. */
 uint64_t channel_appended(const Channel *channel);
 uint64_t channel_written(const Channel *channel);
 
 /* The protocol's own way of asking a worker to leave */
 void channel_close_input(Channel *channel);
+
+/* Likewise, once all that was appended has left. */
+void channel_finish_input(Channel *channel);
 
 /* After the worker's end: hands on what it left in its pipes, the last unfinished line included. */
 void channel_drain(Channel *channel);

@@ -38,8 +38,13 @@ int failure_set(Failure *failure, FailureCode code, const char *format, ...) {
 }
 
 int failure_set_remote(Failure *failure, const char *server, JsonSlice error) {
+        _cleanup_(freep) char *text = json_decode(error);
         JsonSlice code = json_get(error, "code"), data = json_get(error, "data");
         _cleanup_(freep) char *message = json_decode(json_get(error, "message"));
+
+        if (text)
+                return failure_set(failure, FAILURE_REMOTE, "Server %s answered with an error: %s", server,
+                                   *text ? text : "(no message)");
 
         return failure_set(failure, FAILURE_REMOTE, "Server %s answered with error %.*s: %s%s%.*s%s", server,
                            code.data ? (int)MIN(code.size, (size_t)24) : 1, code.data ?: "?", message ?: "(no message)",

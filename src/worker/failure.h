@@ -40,7 +40,7 @@ typedef struct Failure {
 /* Replaces what failure held. Always returns -EREMOTEIO, the return value of functions that fail with a Failure. */
 int failure_set(Failure *failure, FailureCode code, const char *format, ...) _printf_(3, 4);
 
-/* Sets failure from a server's own JSON-RPC error object. */
+/* Sets failure from a server's own error: a JSON-RPC error object, or a string. */
 int failure_set_remote(Failure *failure, const char *server, JsonSlice error);
 
 void failure_copy(Failure *to, const Failure *from);

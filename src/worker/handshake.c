@@ -39,6 +39,12 @@ static int send_initialize(Worker *worker) {
 int handshake_start(Worker *worker) {
         uint64_t deadline = usec_add(worker->started, worker->config->timeouts.start);
 
+        /* Nothing is asked of others than MCP servers: they are ready as soon as they are there. */
+        if (worker->wire != &mcp_protocol) {
+                worker->step = HANDSHAKE_DONE;
+                return 0;
+        }
+
         if (worker->era == MCP_ERA_LEGACY) {
                 worker->step = HANDSHAKE_INITIALIZE;
                 worker_set_timer(worker, deadline);
@@ -267,6 +273,11 @@ static bool left_unanswered(Worker *worker, uint64_t now) {
 
 void handshake_timeout(Worker *worker) {
         uint64_t deadline = usec_add(worker->started, worker->config->timeouts.start), now = worker_now(worker);
+
+        if (worker->step == HANDSHAKE_DONE) {
+                worker_became_ready(worker);
+                return;
+        }
 
         if (now >= deadline) {
                 worker_fail(worker, FAILURE_HANDSHAKE_FAILED, "it answered no handshake within %.3g s (timeouts.start)",

@@ -49,6 +49,10 @@ typedef struct LauncherOps {
         /* Kills what is left of it. */
         Process *(*process_free)(Process *process);
 
+        /* In what a worker would run, as a JSON object of systemd properties. Owned by the caller; NULL when out of
+         * memory. */
+        char *(*describe)(const Launcher *launcher, const ServerConfig *config);
+
         Launcher *(*launcher_free)(Launcher *launcher);
 } LauncherOps;
 
@@ -74,5 +78,15 @@ static inline Process *process_free(Process *process) {
  * The broker becomes a subreaper (PR_SET_CHILD_SUBREAPER): a process that left its worker's session and lost its
  * parent comes back to the broker, and is killed. Wants SIGCHLD blocked; path has to outlive the launcher. */
 int spawn_launcher_new(sd_event *event, const char *path, Launcher **ret);
+
+/* The launcher for machines with systemd: a transient unit for each worker (transient.h), in the sandbox that its file
+ * says. user: on the user's own systemd, over the session bus; otherwise on the system's, which mcp-exec-launcher asks
+ * for us. A process has pid 0 until systemd has told it, and its exit is told when its whole cgroup is gone. Connects,
+ * and does not wait. path has to outlive the launcher. */
+int unit_launcher_new(sd_event *event, const char *path, bool user, Launcher **ret);
+
+/* Whether there is a systemd to start workers with, that this process is a service of. Asks the bus, and waits for it.
+ * NULL: yes; otherwise why not, as a phrase. */
+const char *unit_launcher_missing(bool user);
 
 DEFINE_CLEANUP(Launcher *, launcher_free, launcher_freep)

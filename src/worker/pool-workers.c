@@ -21,14 +21,17 @@ static void note_crash(Pool *pool, const Failure *failure) {
 /* What its calls are told: a request of which no byte was written goes to another worker, and so does, once, one of
  * an idempotent server. */
 static void fail_requests_of(Pool *pool, Worker *worker, const char *how) {
+        bool too_large = worker->reason.message && worker->reason.code == FAILURE_TOO_LARGE;
         uint64_t written = channel_written(worker->channel);
         Request *request, *previous;
 
         for (request = TAILQ_LAST(&worker->requests, RequestList); request; request = previous) {
+                /* A command that has got no byte may have done all its work nevertheless. */
+                bool seen = request->position < written || worker->wire == &once_protocol;
+
                 previous = TAILQ_PREV(request, RequestList, link);
-                if (!pool->closing &&
-                    (request->position >= written || (pool->config->idempotent && !request->retried))) {
-                        request->retried = request->position < written;
+                if (!pool->closing && (!seen || (pool->config->idempotent && !request->retried && !too_large))) {
+                        request->retried = request->retried || seen;
                         pool_requeue(request);
                 }
         }
@@ -96,7 +99,12 @@ static void reap(Pool *pool, Worker *worker) {
         if (!started && !worker->reason.message && !worker->asked_to_stop && worker->config == pool->config)
                 relaunch = handshake_died(worker);
 
-        crashed = !relaunch && (worker->reason.message || !worker->asked_to_stop) &&
+        /* A command that fails says so to its caller; it is there for the next. */
+        if (worker->wire == &once_protocol && worker->calls > 0)
+                worker_conclude(worker);
+
+        crashed = !relaunch && !(worker->wire == &once_protocol && worker->calls > 0 && worker->exit_code != 0) &&
+                  (worker->reason.message || !worker->asked_to_stop) &&
                   (!started || worker->n_requests > 0 || worker->reason.message || worker->exit_code != CLD_EXITED ||
                    worker->exit_status != 0 || pool->config->pool.min > 0);
         if (crashed && !worker->accounted)
@@ -104,7 +112,7 @@ static void reap(Pool *pool, Worker *worker) {
 
         fail_requests_of(pool, worker, how ?: "ended");
         pool->prestart = pool->prestart || relaunch;
-        pool_remove_worker(pool, worker, how ?: "ended", crashed);
+        pool_remove_worker(pool, worker, worker->reason.message ?: how ?: "ended", crashed);
 }
 
 /* Recycling: a successor is started before its predecessor drains, so that no call waits for it. */
@@ -185,6 +193,10 @@ static void launch(Pool *pool, unsigned n) {
                 pool->n_processes++;
                 pool->n_workers++;
                 pool->handlers->worker_added(pool->userdata, worker);
+                /* A command that isn't greeted has its call before anything else is heard of it: it may have ended as
+                 * soon, and with a call given to none it would be run once more. */
+                if (worker->step == HANDSHAKE_DONE)
+                        worker_became_ready(worker);
         }
 
         /* Others that are there, or on their way, will see to the queue. */

@@ -78,6 +78,51 @@ void pool_fail_queue(Pool *pool, const Failure *failure) {
                 pool_fail_request(request, failure);
 }
 
+/* Callers take turns: the n-th request that a caller has waiting comes behind the n-th of all others. So one that sends
+ * a thousand delays another's one by one. */
+static void enqueue(Pool *pool, Request *request) {
+        Request *other = TAILQ_FIRST(&pool->queue);
+
+        request->turn = other ? other->turn : 0;
+        TAILQ_FOREACH(other, &pool->queue, link)
+                if (other->caller == request->caller && other->turn >= request->turn)
+                        request->turn = other->turn + 1;
+
+        TAILQ_FOREACH_REVERSE(other, &pool->queue, RequestList, link)
+        if (other->turn <= request->turn)
+                break;
+        if (other)
+                TAILQ_INSERT_AFTER(&pool->queue, other, request, link);
+        else
+                TAILQ_INSERT_HEAD(&pool->queue, request, link);
+        pool->n_queued++;
+}
+
+/* Where the queue is full, a caller that has few waiting takes the place of the last of the one that has most. */
+static bool yield_place(Pool *pool, const Request *request) {
+        Request *other, *last = TAILQ_LAST(&pool->queue, RequestList);
+        unsigned n_own = 0, n_theirs = 0;
+        Failure failure = {};
+
+        if (!last)
+                return false;
+
+        TAILQ_FOREACH(other, &pool->queue, link) {
+                n_own += other->caller == request->caller;
+                n_theirs += other->caller == last->caller;
+        }
+        if (last->caller == request->caller || n_own + 1 >= n_theirs)
+                return false;
+
+        failure_set(&failure, FAILURE_LIMITS_EXCEEDED,
+                    "Server %s is busy, and %u calls of this caller were waiting: this one made room for another "
+                    "caller's (pool.queue is %u)",
+                    pool->config->name, n_theirs, pool->config->pool.queue);
+        pool_fail_request(last, &failure);
+        failure_done(&failure);
+        return true;
+}
+
 /* The least busy worker that can take a request */
 static Worker *choose_worker(Pool *pool) {
         Worker *worker, *best = NULL;
@@ -99,7 +144,9 @@ static bool notify_workers(Pool *pool, const Request *request) {
                 Buffer *input = channel_input(worker->channel);
 
                 if (worker->state == WORKER_READY && input && !channel_blocked(worker->channel) &&
-                    worker_write(worker, mcp_append_notification(input, request->method, &request->params)) >= 0)
+                    worker->wire->append_notification &&
+                    worker_write(worker, worker->wire->append_notification(input, request->method, &request->params)) >=
+                            0)
                         notified = true;
         }
 
@@ -231,7 +278,8 @@ int pool_submit(Pool *pool, Request *request, Failure *failure) {
         if (pool->n_workers == 0 && pool_failing(pool))
                 return pool_refuse_failing(pool, failure);
 
-        if (pool->n_queued + pool->n_in_flight >= config->pool.max * concurrency + config->pool.queue)
+        if (pool->n_queued + pool->n_in_flight >= config->pool.max * concurrency + config->pool.queue &&
+            !yield_place(pool, request))
                 return failure_set(
                         failure, FAILURE_LIMITS_EXCEEDED,
                         "Server %s is busy with %u calls and %u more are waiting: the limit is %u waiting (pool.queue)",
@@ -246,8 +294,7 @@ int pool_submit(Pool *pool, Request *request, Failure *failure) {
         request->deadline = request->deadline_max =
                 usec_add(now, usec_add(config->timeouts.start, config->timeouts.call));
         pool_watch_deadline(pool, request->deadline);
-        TAILQ_INSERT_TAIL(&pool->queue, request, link);
-        pool->n_queued++;
+        enqueue(pool, request);
 
         /* The usual case, a free worker and nobody waiting, ends here with the bytes in its pipe. */
         if (TAILQ_FIRST(&pool->queue) == request && request->kind == REQUEST_CALL) {

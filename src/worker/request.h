@@ -25,6 +25,7 @@ typedef struct Outcome {
  * what it points to, until done() was called or pool_cancel() returned. */
 struct Request {
         RequestKind kind;
+        const void *caller; /* whose it is, compared alone: callers take turns in the queue */
         const char *method;
         McpParams params;
         void (*done)(Request *request, const Outcome *outcome);
@@ -37,6 +38,7 @@ struct Request {
         uint64_t position;               /* in the stream to the worker */
         uint64_t deadline, deadline_max; /* CLOCK_MONOTONIC, usec */
         bool retried;
+        uint64_t turn; /* its place in the queue: the turn of its caller */
         TAILQ_ENTRY(Request) link;
 };
 

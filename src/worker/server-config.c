@@ -1,6 +1,10 @@
 #include "worker/server-config.h"
 
+#include <stdio.h>
+
 #include "base/macro.h"
+
+#define TRANSPORT_PROGRAM "mcp-exec-transport"
 
 #define DEFINE_STRING_TABLE(prefix, Type)                                                                              \
         int prefix##_from_string(const char *word) {                                                                   \
@@ -69,9 +73,10 @@ ServerConfig *server_config_unref(ServerConfig *config) {
         free(config->text);
         free(config->command);
         strings_free(config->args);
-        free(config->argv);
+        strings_free(config->argv);
         strings_free(config->environment);
         free(config->cwd);
+        strings_free(config->preload);
         free(config->sandbox);
         free(config->access.uids);
         free(config->access.gids);
@@ -79,6 +84,65 @@ ServerConfig *server_config_unref(ServerConfig *config) {
         return NULL;
 }
 
+/* Beside the program that asks, in the build folder as where it is installed */
+static char *transport_program(void) {
+        char path[4096], *name = NULL;
+        ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+
+        path[MAX(n, 0)] = 0;
+        if (!strrchr(path, '/'))
+                return strdup(TRANSPORT_PROGRAM);
+
+        *strrchr(path, '/') = 0;
+        return asprintf(&name, "%s/%s", path, TRANSPORT_PROGRAM) < 0 ? NULL : name;
+}
+
+int server_config_make_argv(ServerConfig *config) {
+        bool carried = config->transport != SERVER_TRANSPORT_STDIO;
+        size_t n = 0, m = 0;
+        char **argv;
+
+        while (config->args && config->args[n])
+                n++;
+
+        argv = new0(char *, n + 5);
+        if (!argv)
+                return -ENOMEM;
+
+        if (carried) {
+                argv[m++] = transport_program();
+                argv[m++] = strdup(server_transport_to_string(config->transport));
+                if (config->transport == SERVER_TRANSPORT_FILE && config->cwd)
+                        argv[m++] = strdup("--stay");
+        }
+        argv[m++] = strdup(config->command);
+        for (size_t i = 0; i < n; i++)
+                argv[m++] = strdup(config->args[i]);
+
+        for (size_t i = 0; i < m; i++)
+                if (!argv[i]) {
+                        for (size_t j = 0; j < m; j++)
+                                free(argv[j]);
+                        free(argv);
+                        return -ENOMEM;
+                }
+
+        config->argv = argv;
+        return 0;
+}
+
 bool server_config_per_call(const ServerConfig *config) {
-        return !config->keep_alive.enabled || config->isolation == SERVER_ISOLATION_FRESH;
+        return !config->keep_alive.enabled || config->isolation == SERVER_ISOLATION_FRESH ||
+               config->protocol == SERVER_PROTOCOL_ONCE;
+}
+
+const WireProtocol *server_config_wire(const ServerConfig *config) {
+        static const WireProtocol *const protocols[] = {
+                [SERVER_PROTOCOL_MCP] = &mcp_protocol,
+                [SERVER_PROTOCOL_LINES] = &lines_protocol,
+                [SERVER_PROTOCOL_CONTROL] = &control_protocol,
+                [SERVER_PROTOCOL_ONCE] = &once_protocol,
+        };
+
+        return protocols[config->protocol];
 }

@@ -6,7 +6,7 @@
 #include <sys/types.h>
 
 #include "base/macro.h"
-#include "wire/mcp.h"
+#include "wire/protocol.h"
 
 typedef enum ServerProtocol {
         SERVER_PROTOCOL_MCP,
@@ -45,9 +45,10 @@ typedef struct ServerConfig {
 
         char *command; /* a bare name or an absolute path */
         char **args;
-        char **argv;        /* the two as one array, whose strings are theirs */
+        char **argv;        /* what is run: the two, behind the program that carries another transport than stdio */
         char **environment; /* NAME=value, what the file adds */
         char *cwd;          /* NULL: the home directory */
+        char **preload;     /* modules that an executor has ready */
         bool disabled;
         bool executor; /* runs code that its callers bring: wants another authorisation */
 
@@ -95,8 +96,14 @@ ServerConfig *server_config_new(const char *name);
 ServerConfig *server_config_ref(ServerConfig *config);
 ServerConfig *server_config_unref(ServerConfig *config);
 
+/* Fills in argv, from all else. -ENOMEM. */
+int server_config_make_argv(ServerConfig *config);
+
 /* Whether each call gets a process of its own */
 bool server_config_per_call(const ServerConfig *config);
+
+/* How its workers are spoken to */
+const WireProtocol *server_config_wire(const ServerConfig *config);
 
 /* The tables behind the enumerations: -1, or NULL, for what is none. */
 int server_protocol_from_string(const char *word);

@@ -1,5 +1,6 @@
 #include <dirent.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <sys/pidfd.h>
@@ -8,7 +9,10 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "worker/environment.h"
 #include "worker/launcher.h"
+
+#define REMOVE_MAX 10000 /* files of a folder */
 
 typedef struct SpawnLauncher SpawnLauncher;
 
@@ -20,6 +24,7 @@ typedef struct SpawnProcess {
         process_exit_handler handler;
         void *userdata;
         const char *id;
+        char *folder; /* of its own, gone with it; NULL: it has none */
         bool exited;
 } SpawnProcess;
 
@@ -29,84 +34,6 @@ struct SpawnLauncher {
         sd_event_source *sigchld_source;
         TAILQ_HEAD(, SpawnProcess) processes;
 };
-
-/* The path of a command, as execvp(3) would look it up in that PATH. 0, -ENOENT, -EACCES, -ENOMEM. */
-static int find_executable(const char *command, const char *path, char **ret) {
-        int error = -ENOENT;
-
-        for (const char *p = strchr(command, '/') ? "" : path;; p++) {
-                size_t length = strcspn(p, ":");
-                _cleanup_(freep) char *candidate = NULL;
-                struct stat st;
-
-                if (strchr(command, '/'))
-                        candidate = strdup(command);
-                else if (asprintf(&candidate, "%.*s/%s", (int)length, p, command) < 0)
-                        candidate = NULL;
-                if (!candidate)
-                        return -ENOMEM;
-
-                if (stat(candidate, &st) >= 0 && S_ISREG(st.st_mode)) {
-                        if (access(candidate, X_OK) >= 0) {
-                                *ret = TAKE_PTR(candidate);
-                                return 0;
-                        }
-                        error = -EACCES;
-                }
-
-                p += length;
-                if (*p == 0)
-                        return error;
-        }
-}
-
-static const char *find_variable(char *const *environment, const char *name) {
-        size_t length = strlen(name);
-
-        for (; environment && *environment; environment++)
-                if (strncmp(*environment, name, length) == 0 && (*environment)[length] == '=')
-                        return *environment + length + 1;
-
-        return NULL;
-}
-
-/* As systemd gives it to a unit's processes (systemd.exec(5)); here it also tells which worker an orphan came from. */
-#define INVOCATION_ID "INVOCATION_ID"
-
-/* PATH, LANG, HOME and INVOCATION_ID, changed and completed by the server's own: nothing else of the broker's
- * environment. */
-static char **make_environment(const ServerConfig *config, const char *path, const char *id) {
-        const char *defaults[][2] = { { "PATH", path },
-                                      { "LANG", getenv("LANG") ?: "C.UTF-8" },
-                                      { "HOME", getenv("HOME") ?: "/" },
-                                      { INVOCATION_ID, id } };
-        size_t n = 0, m = 0;
-        char **environment;
-
-        while (config->environment && config->environment[n])
-                n++;
-
-        environment = new0(char *, n + ELEMENTSOF(defaults) + 1);
-        if (!environment)
-                return NULL;
-
-        for (size_t i = 0; i < ELEMENTSOF(defaults); i++)
-                if (!find_variable(config->environment, defaults[i][0]) &&
-                    asprintf(&environment[m++], "%s=%s", defaults[i][0], defaults[i][1]) < 0) {
-                        environment[m - 1] = NULL;
-                        strings_free(environment);
-                        return NULL;
-                }
-        for (size_t i = 0; i < n; i++) {
-                environment[m] = strdup(config->environment[i]);
-                if (!environment[m++]) {
-                        strings_free(environment);
-                        return NULL;
-                }
-        }
-
-        return environment;
-}
 
 static int spawn(const char *path, char *const *argv, char *const *environment, const char *cwd, const int fds[3],
                  pid_t *ret) {
@@ -272,6 +199,43 @@ static int on_process_exit(sd_event_source *source _unused_, const siginfo_t *in
         return 0;
 }
 
+static int remove_one(const char *path, const struct stat *st _unused_, int type _unused_, struct FTW *where _unused_) {
+        static unsigned n;
+
+        /* In the loop, that is: what a call left by the million stays for the system to clear. */
+        if (strlen(path) == 0)
+                n = 0;
+        return n++ < REMOVE_MAX ? remove(path) : 1;
+}
+
+static char *remove_folder(char *folder) {
+        if (folder) {
+                (void)remove_one("", NULL, 0, NULL);
+                (void)nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+        }
+        free(folder);
+        return NULL;
+}
+
+/* What systemd gives as RuntimeDirectory=, where the files of a call are put. */
+static int make_folder(SpawnProcess *process) {
+        const char *parent = getenv("XDG_RUNTIME_DIR") ?: "/tmp";
+
+        if (asprintf(&process->folder, "%s/mcp-exec-worker-XXXXXX", parent) < 0) {
+                process->folder = NULL;
+                return -ENOMEM;
+        }
+        if (!mkdtemp(process->folder)) {
+                int r = -errno;
+
+                free(process->folder);
+                process->folder = NULL;
+                return r;
+        }
+
+        return 0;
+}
+
 static Process *spawn_process_free(Process *p) {
         SpawnProcess *process = (SpawnProcess *)p;
         siginfo_t info;
@@ -289,6 +253,7 @@ static Process *spawn_process_free(Process *p) {
         sd_event_source_disable_unref(process->source);
         TAILQ_REMOVE(&process->launcher->processes, process, link);
         sweep_orphans(process->launcher);
+        remove_folder(process->folder);
         free(process);
         return NULL;
 }
@@ -308,12 +273,9 @@ static int spawn_start(Launcher *l, const ProcessSpec *spec, process_exit_handle
         SpawnProcess *process;
         int r, pidfd;
 
-        r = find_executable(command, path, &executable);
-        if (r == -ENOENT && !strchr(command, '/'))
-                return failure_set(failure, FAILURE_LAUNCH_FAILED, "Can't start %s: not found in PATH (%s)", command,
-                                   path);
+        r = find_command(config, path, &executable, failure);
         if (r < 0)
-                return start_failed(failure, command, "looking it up", r);
+                return r;
 
         /* posix_spawn(3) doesn't tell a missing working directory from a missing interpreter. */
         if (access(cwd, X_OK) < 0) {
@@ -324,12 +286,8 @@ static int spawn_start(Launcher *l, const ProcessSpec *spec, process_exit_handle
         }
 
         process = new0(SpawnProcess, 1);
-        environment = make_environment(config, path, spec->id);
-        if (!process || !environment) {
-                free(process);
-                strings_free(environment);
+        if (!process)
                 return start_failed(failure, command, "starting", -ENOMEM);
-        }
 
         *process = (SpawnProcess){
                 .process = { .ops = l->ops },
@@ -339,6 +297,14 @@ static int spawn_start(Launcher *l, const ProcessSpec *spec, process_exit_handle
                 .userdata = userdata,
         };
         TAILQ_INSERT_TAIL(&launcher->processes, process, link);
+
+        r = config->transport == SERVER_TRANSPORT_FILE ? make_folder(process) : 0;
+        if (r >= 0)
+                environment = make_environment(config, path, getenv("HOME") ?: "/", spec->id, process->folder);
+        if (!environment) {
+                spawn_process_free(&process->process);
+                return start_failed(failure, command, "starting", r < 0 ? r : -ENOMEM);
+        }
 
         r = spawn(executable, config->argv, environment, cwd, spec->fds, &process->process.pid);
         strings_free(environment);
@@ -368,6 +334,11 @@ static bool spawn_has_network(const ServerConfig *config _unused_) {
         return true;
 }
 
+/* What the file says is kept for other machines: nothing here can do it. */
+static char *spawn_describe(const Launcher *launcher _unused_, const ServerConfig *config) {
+        return strdup(config->sandbox ?: "{}");
+}
+
 static Launcher *spawn_launcher_free(Launcher *l) {
         SpawnLauncher *launcher = (SpawnLauncher *)l;
 
@@ -384,6 +355,7 @@ static const LauncherOps spawn_ops = {
         .memory = spawn_memory,
         .has_network = spawn_has_network,
         .process_free = spawn_process_free,
+        .describe = spawn_describe,
         .launcher_free = spawn_launcher_free,
 };
 

@@ -1,6 +1,5 @@
 #include "worker/worker.h"
 
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/random.h>
@@ -8,6 +7,7 @@
 #include <systemd/sd-id128.h>
 #include <time.h>
 
+#include "worker/ends.h"
 #include "worker/pool.h"
 
 #define PING_TIMEOUT (5 * USEC_PER_SEC)
@@ -147,6 +147,11 @@ int worker_write(Worker *worker, int appended) {
 
         if (r >= 0)
                 r = channel_flush(worker->channel);
+        if (r == -EPIPE && worker->wire == &once_protocol) {
+                /* It has all that it wanted of its stdin. */
+                channel_close_input(worker->channel);
+                return 0;
+        }
         if (r == -EPIPE)
                 hang_up(worker, "stdin");
 
@@ -158,7 +163,8 @@ bool worker_available(const Worker *worker) {
 
         return worker->state == WORKER_READY && !worker->hung_up && worker->n_requests < concurrency &&
                !worker->suspect && !channel_blocked(worker->channel) &&
-               !(server_config_per_call(worker->config) && worker->calls > 0);
+               !(server_config_per_call(worker->config) && worker->calls > 0) &&
+               (worker->wire != &lines_protocol || channel_quiet(worker->channel));
 }
 
 int worker_send(Worker *worker, Request *request) {
@@ -170,7 +176,8 @@ int worker_send(Worker *worker, Request *request) {
                 return -EPIPE;
 
         if (request->kind == REQUEST_CALL) {
-                r = mcp_append_request(input, worker->last_id + 1, worker->era, request->method, &request->params);
+                r = worker->wire->append_request(input, worker->last_id + 1, worker->era, request->method,
+                                                 &request->params);
                 if (r >= 0)
                         request->id = ++worker->last_id;
         } else
@@ -187,6 +194,8 @@ int worker_send(Worker *worker, Request *request) {
                 return 0;
         }
 
+        if (worker->wire == &once_protocol)
+                channel_finish_input(worker->channel);
         worker->calls++;
         TAILQ_REMOVE(&worker->pool->queue, request, link);
         worker->pool->n_queued--;
@@ -235,7 +244,8 @@ static void request_left(Worker *worker) {
                         worker_set_timer(worker, usec_add(worker_now(worker), HANG_UP_GRACE));
         } else if (server_config_per_call(worker->config))
                 worker_drain(worker);
-        else if (worker->state != WORKER_READY)
+        else if (worker->state != WORKER_READY || !worker->wire->parse)
+                /* Where answers have no ids, what else came with this one is looked at before more is asked. */
                 pool_schedule(worker->pool);
         else
                 pool_dispatch(worker->pool);
@@ -255,11 +265,21 @@ static void on_writable(void *userdata) {
 static void on_closed(void *userdata, const char *what) {
         Worker *worker = userdata;
 
-        hang_up(worker, what);
+        /* A command that ends its input or output early has still to say how it ended. */
+        if (worker->wire != &once_protocol || worker->calls == 0)
+                hang_up(worker, what);
 }
 
 static const ChannelHandlers channel_handlers = {
         .output = { .line = worker_on_line, .oversized = worker_on_oversized },
+        .diagnostic = worker_on_diagnostic,
+        .writable = on_writable,
+        .closed = on_closed,
+};
+
+static const ChannelHandlers lines_handlers = {
+        .output = { .line = worker_on_line, .oversized = worker_on_oversized },
+        .unfinished = worker_on_unfinished,
         .diagnostic = worker_on_diagnostic,
         .writable = on_writable,
         .closed = on_closed,
@@ -366,7 +386,7 @@ static int on_timer(sd_event_source *source _unused_, uint64_t usec _unused_, vo
 void worker_check(Worker *worker) {
         Buffer *input = channel_input(worker->channel);
 
-        if (worker->ping_id || worker->state != WORKER_READY || !input)
+        if (worker->ping_id || worker->state != WORKER_READY || !input || worker->wire != &mcp_protocol)
                 return;
 
         worker->ping_id = ++worker->last_id;
@@ -407,13 +427,30 @@ void worker_cancel(Worker *worker, Request *request, const char *reason) {
         if (worker->state >= WORKER_STOPPING)
                 return;
 
-        if (server_config_per_call(worker->config)) {
+        /* What can't be told to give a call up, or be asked whether it has, is replaced, unless others wait for it too.
+         */
+        if (server_config_per_call(worker->config) || !worker->wire->append_cancelled ||
+            (worker->wire != &mcp_protocol && worker->config->pool.concurrency == 1)) {
                 worker_stop(worker, /* impatient= */ true);
                 return;
         }
 
         if (input)
-                (void)worker_write(worker, mcp_append_cancelled(input, request->id, reason));
+                (void)worker_write(worker, worker->wire->append_cancelled(input, request->id, reason));
+
+        /* One that has no ping: it said nothing for the whole time of a call, and gets no more before it says
+         * something.
+         */
+        if (worker->wire != &mcp_protocol) {
+                if (streq(reason, "timeout") &&
+                    usec_add(worker->last_heard, worker->config->timeouts.call) <= worker_now(worker))
+                        worker->suspect = true;
+                if (worker->suspect && worker->n_requests == 0)
+                        worker_stop(worker, /* impatient= */ true);
+                else if (worker->state <= WORKER_DRAINING)
+                        request_left(worker);
+                return;
+        }
 
         /* It may be busy with what nobody waits for. A sign of life is enough from one that takes calls side by
          * side; the next call of one that takes them in turn would wait behind this one, so it has to prove first
@@ -453,65 +490,15 @@ void worker_stop(Worker *worker, bool impatient) {
         set_state(worker, WORKER_STOPPING);
 }
 
-char *worker_describe_exit(const Worker *worker) {
-        _cleanup_(freep) char *how = NULL;
-        bool exited = worker->exit_code == CLD_EXITED;
-        Buffer words = {};
-        char status[16];
-        int r = 0;
-
-        (void)snprintf(status, sizeof(status), "%d", worker->exit_status);
-        if (worker->state != WORKER_EXITED)
-                how = strdup("");
-        else if (worker->exit_code == 0)
-                how = strdup("could not be started");
-        else if (asprintf(&how, "%s%s%s%s%s", exited ? "exited with status " : "was killed by signal SIG",
-                          exited ? status : sigabbrev_np(worker->exit_status) ?: "?", worker->exit_result ? " (" : "",
-                          worker->exit_result ?: "", worker->exit_result ? ")" : "") < 0)
-                how = NULL;
-        if (!how)
-                return NULL;
-
-        r = buffer_append_string(&words, how);
-        for (size_t i = 0, n = 0; i < WORKER_LAST_LINES; i++)
-                if (worker->last_lines[i] && r >= 0) {
-                        r = buffer_append_string(&words, n++ == 0 ? "; its last words: " : " / ");
-                        if (r >= 0)
-                                r = buffer_append_string(&words, worker->last_lines[i]);
-                }
-        if (r >= 0)
-                r = buffer_append(&words, "", 1);
-        if (r < 0) {
-                buffer_done(&words);
-                return NULL;
-        }
-
-        return words.data;
-}
-
-/* Three pipes: the worker's ends in theirs, ours in ours, all close-on-exec; ours don't block. */
-static int open_pipes(int theirs[3], int ours[3]) {
-        for (int i = 0; i < 3; i++) {
-                int ends[2], reading = i == 0;
-
-                if (pipe2(ends, O_CLOEXEC) < 0)
-                        return -errno;
-                theirs[i] = ends[reading ? 0 : 1];
-                ours[i] = ends[reading ? 1 : 0];
-                if (fcntl(ours[i], F_SETFL, O_NONBLOCK) < 0)
-                        return -errno;
-        }
-
-        return 0;
-}
-
 static int worker_open(Worker *worker, Launcher *launcher, const char *owner, Failure *failure) {
         int theirs[3] = { -EBADF, -EBADF, -EBADF }, ours[3] = { -EBADF, -EBADF, -EBADF }, r;
 
-        r = open_pipes(theirs, ours);
+        r = ends_open(worker->config->transport, theirs, ours);
         if (r >= 0)
                 r = channel_new(worker->event, TAKE_FD(ours[0]), TAKE_FD(ours[1]), TAKE_FD(ours[2]),
-                                worker->config->limits.message, &channel_handlers, worker, &worker->channel);
+                                worker->config->limits.message, worker->wire == &once_protocol,
+                                worker->wire == &lines_protocol ? &lines_handlers : &channel_handlers, worker,
+                                &worker->channel);
         if (r >= 0)
                 r = launcher->ops->start(launcher,
                                          &(ProcessSpec){ .config = worker->config,
@@ -540,6 +527,7 @@ int worker_new(Pool *pool, sd_event *event, Launcher *launcher, ServerConfig *co
                 .pool = pool,
                 .event = sd_event_ref(event),
                 .config = server_config_ref(config),
+                .wire = server_config_wire(config),
                 .era = config->era != MCP_ERA_AUTO ? config->era : era,
                 .era_assumed = config->era == MCP_ERA_AUTO && era != MCP_ERA_AUTO,
                 .retire_at = USEC_INFINITY,
@@ -581,6 +569,7 @@ Worker *worker_free(Worker *worker) {
         channel_free(worker->channel);
         process_free(worker->process);
         failure_done(&worker->reason);
+        buffer_done(&worker->output);
         free(worker->exit_result);
         free(worker->server_info);
         free(worker->last_stray);

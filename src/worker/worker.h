@@ -38,10 +38,13 @@ struct Worker {
 
         Process *process;
         Channel *channel;
+        const WireProtocol *wire; /* how it is spoken to */
+        Buffer output;            /* protocol once: all that it wrote */
         sd_event_source *timer;
         WorkerState state;
         int exit_code, exit_status; /* once exited: ProcessExit's */
         char *exit_result;
+        bool start_logged;   /* with its pid, which a unit has only after a while */
         bool asked_to_stop;  /* by us: its end is no crash */
         const char *hung_up; /* the pipe that it closed itself: "stdin" or "stdout" */
         unsigned stop_step;
@@ -62,6 +65,7 @@ struct Worker {
 
         uint64_t started_realtime, last_active_realtime;                                     /* usec, CLOCK_REALTIME */
         uint64_t started, ready_since, last_active, last_check, last_weighed, ping_deadline; /* CLOCK_MONOTONIC */
+        uint64_t last_heard; /* when it wrote a line; usec, CLOCK_MONOTONIC */
         uint64_t calls, late_answers, stray_lines;
         uint64_t calls_max, retire_at; /* recycling, with its jitter */
         bool worn_out;                 /* due for recycling */
@@ -70,7 +74,7 @@ struct Worker {
         bool accounted;                /* its failure has been told to those who waited for it */
         bool suspect;                  /* a call was given up: it has to answer a ping first */
 
-        McpIdFinder oversized; /* a line over limits.message, as it goes by */
+        IdFinder oversized; /* a line over limits.message, as it goes by */
         uint64_t oversized_size;
         WorkerBudget log_lines, notifications; /* what was used of it, kept by whoever passes them on */
         char *last_stray;
@@ -113,6 +117,7 @@ void handshake_hung_up(Worker *worker); /* it has closed a pipe, and not exited 
 bool handshake_died(Worker *worker);    /* whether the question killed it, so that another process is worth a try */
 void worker_on_line(void *userdata, const char *line, size_t size);
 void worker_on_oversized(void *userdata, const char *piece, size_t size, bool last);
+void worker_on_unfinished(void *userdata, const char *piece, size_t size, bool last); /* protocol lines */
 void worker_on_diagnostic(void *userdata, const char *line, size_t size);
 uint64_t worker_now(const Worker *worker); /* usec, CLOCK_MONOTONIC, of this turn of the loop */
 int worker_write(Worker *worker, int appended);
@@ -120,4 +125,5 @@ void worker_set_timer(Worker *worker, uint64_t usec);
 void worker_became_ready(Worker *worker);
 void worker_answered_ping(Worker *worker);
 void worker_finish(Worker *worker, Request *request, const Outcome *outcome);
+void worker_conclude(Worker *worker); /* its exit is the answer to its call: protocol once */
 void worker_fail(Worker *worker, FailureCode code, const char *format, ...) _printf_(3, 4);

@@ -1,5 +1,6 @@
 /* What a call through the broker costs, beside the least that its parts cost: a pipe to the same worker, a bare sd-bus
- * echo peer to peer, and one through the same bus. tests/bench/run prepares all that it needs.
+ * echo peer to peer, and one through the same bus; and the same call through the private socket. tests/bench/run
+ * prepares all that it needs.
  *
  * Everything is measured in turns, in many short rounds, so that a noisy machine disturbs all alike. Each answer is
  * compared with what it has to be; a wrong one, and nothing else, ends the run with a failure. */
@@ -20,9 +21,9 @@ static const unsigned burst[SIZES] = { 20, 10, 2 }; /* calls of one subject in o
 #define EVERYTHING_BURST 10
 
 typedef struct Options {
-        const char *worker, *node, *everything;
+        const char *worker, *node, *everything, *private_address;
         unsigned rounds, warm, calls;
-        bool json;
+        bool json, only_private;
 } Options;
 
 typedef struct Bench {
@@ -56,6 +57,8 @@ static int open_subjects(Bench *bench) {
                 r = subject_open_broker(s + CALL, "echo", "Call", "echo/params");
         if (r >= 0)
                 r = subject_open_broker(s + CALL_TOOL, "echo", "CallTool", "echo");
+        if (r >= 0)
+                r = subject_open_private(s + CALL_PRIVATE, o->private_address, "echo");
         if (r >= 0 && o->everything) {
                 r = subject_open_everything(s + EVERYTHING_PIPE, o->node, o->everything);
                 if (r >= 0)
@@ -127,11 +130,11 @@ static int measure_flood(Bench *bench, Kind kind) {
 }
 
 static int measure_round(Bench *bench) {
-        static const Kind flooded[] = { PIPE_PARAMS, PEER, BUS, CALL };
+        static const Kind flooded[] = { PIPE_PARAMS, PEER, BUS, CALL, CALL_PRIVATE };
         int r;
 
         for (unsigned size = 0; size < SIZES; size++)
-                for (Kind kind = PIPE_PARAMS; kind <= CALL_TOOL; kind++) {
+                for (Kind kind = PIPE_PARAMS; kind <= CALL_PRIVATE; kind++) {
                         r = measure_sync(bench, kind, size, burst[size]);
                         if (r < 0)
                                 return r;
@@ -237,11 +240,12 @@ static int measure_memory(Bench *bench, double *ret_mib) {
 
 /* For a look at the broker with strace or perf: calls of one kind only, whose processes are named. */
 static int only_call(Bench *bench) {
+        Subject *subject = bench->subjects + (bench->options->only_private ? CALL_PRIVATE : CALL);
         uint64_t nsec;
         pid_t pid;
         int r;
 
-        r = subject_call(bench->subjects + CALL, bench->payloads, &nsec);
+        r = subject_call(subject, bench->payloads, &nsec);
         if (r >= 0)
                 r = get_broker_pid(bench->subjects[CALL].bus, &pid);
         if (r < 0)
@@ -251,7 +255,7 @@ static int only_call(Bench *bench) {
         (void)fflush(stdout);
         (void)getchar();
         for (unsigned i = 0; i < bench->options->calls && r >= 0; i++)
-                r = subject_call(bench->subjects + CALL, bench->payloads, &nsec);
+                r = subject_call(subject, bench->payloads, &nsec);
         return r;
 }
 
@@ -282,9 +286,10 @@ static int run(Bench *bench) {
 }
 
 static int usage(void) {
-        fputs("usage: bench --worker=PATH [--node=PATH --everything=SCRIPT] [--rounds=N] [--warm=N] [--json]\n"
-              "       bench --worker=PATH --calls=N: prints the broker's pid, waits for a line, makes N Calls of 100 "
-              "B\n",
+        fputs("usage: bench --worker=PATH --private=ADDRESS [--node=PATH --everything=SCRIPT] [--rounds=N] [--warm=N] "
+              "[--json]\n"
+              "       bench --worker=PATH --private=ADDRESS --calls=N [--only-private]: prints the broker's pid, waits "
+              "for a line, makes N Calls of 100 B\n",
               stderr);
         return EXIT_FAILURE;
 }
@@ -297,6 +302,8 @@ int main(int argc, char *argv[]) {
                 { "rounds", required_argument, NULL, 'r' },
                 { "warm", required_argument, NULL, 'm' },
                 { "calls", required_argument, NULL, 'c' },
+                { "private", required_argument, NULL, 'p' },
+                { "only-private", no_argument, NULL, 'o' },
                 { "json", no_argument, NULL, 'j' },
                 {},
         };
@@ -324,14 +331,20 @@ int main(int argc, char *argv[]) {
                 case 'c':
                         options.calls = (unsigned)atoi(optarg);
                         break;
+                case 'p':
+                        options.private_address = optarg;
+                        break;
+                case 'o':
+                        options.only_private = true;
+                        break;
                 case 'j':
                         options.json = true;
                         break;
                 default:
                         return usage();
                 }
-        if (!options.worker || (options.everything && !options.node) || options.rounds < 1 ||
-            options.warm > WARM_WORKERS_MAX || optind < argc)
+        if (!options.worker || !options.private_address || (options.everything && !options.node) ||
+            options.rounds < 1 || options.warm > WARM_WORKERS_MAX || optind < argc)
                 return usage();
 
         bench.report = (Report){

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #define CALL_TARGET 1.3
+#define PRIVATE_TARGET 0.75
 #define EVERYTHING_TARGET_USEC 150.0
 #define MEMORY_TARGET_MIB 4.0
 
@@ -75,8 +76,14 @@ static double sync_ratio(Report *report, Kind kind, unsigned size, double *ret_q
                            &report->sync[kind == CALL ? PIPE_PARAMS : PIPE_TOOL][size], ratio_to_sum, ret_quartiles);
 }
 
-static double flood_ratio(Report *report) {
-        return over_rounds(&report->flood[CALL], &report->flood[BUS], &report->flood[BUS], ratio, NULL);
+static double flood_ratio(Report *report, Kind kind, Kind to) {
+        return over_rounds(&report->flood[kind], &report->flood[to], &report->flood[to], ratio, NULL);
+}
+
+static double private_ratio(Report *report, unsigned size, double *ret_quartiles) {
+        const Series *series = &report->sync[CALL][size];
+
+        return over_rounds(&report->sync[CALL_PRIVATE][size], series, series, ratio, ret_quartiles);
 }
 
 /* What the broker adds to server-everything, and by how much that is more than a round trip through the bus */
@@ -90,16 +97,23 @@ static double overhead_beyond_bus(Report *report, double *ret_quartiles) {
                            more_than_sum, ret_quartiles);
 }
 
+#define TARGETS_MAX 4
+
 typedef struct Target {
         const char *key, *text;
         double figure, limit, quartiles[2]; /* of the rounds' own figures; 0 where there is only one */
 } Target;
 
-static size_t targets(Report *report, Target ret[3]) {
+static size_t targets(Report *report, Target ret[TARGETS_MAX]) {
         Target *target = ret;
 
         *target = (Target){ "call_ratio", "sync Call, 100 B: times (bus echo + pipe echo)", .limit = CALL_TARGET };
         target->figure = sync_ratio(report, CALL, 0, target->quartiles);
+        target++;
+
+        *target = (Target){ "private_ratio", "sync Call, 100 B, through the private socket: times through the bus",
+                            .limit = PRIVATE_TARGET };
+        target->figure = private_ratio(report, 0, target->quartiles);
         target++;
 
         if (report->has_everything) {
@@ -147,13 +161,17 @@ static void print_sync(Report *report) {
                         printf("%12.2f%8s", sync_ratio(report, kind, size, NULL), "");
                 printf("\n");
         }
+        printf("  %-23s", "private socket / bus");
+        for (unsigned size = 0; size < SIZES; size++)
+                printf("%12.2f%8s", private_ratio(report, size, NULL), "");
+        printf("\n");
         if (report->has_everything)
                 printf("  everything, overhead: %.1f µs, next to %.1f µs for one round trip through the bus\n",
                        overhead(report), middle(&report->sync[BUS][0]));
 }
 
 static void print_flood(Report *report) {
-        static const Kind kinds[] = { PIPE_PARAMS, PEER, BUS, CALL };
+        static const Kind kinds[] = { PIPE_PARAMS, PEER, BUS, CALL, CALL_PRIVATE };
 
         printf("\n%-26s%11s%20s\n", "16 calls in flight, 100 B", "calls/s", "µs a call");
         for (size_t i = 0; i < ELEMENTSOF(kinds); i++) {
@@ -161,11 +179,12 @@ static void print_flood(Report *report) {
 
                 printf("  %-23s%12.0f%20.1f\n", report->names[kinds[i]], 1e6 / usec, usec);
         }
-        printf("  %-23s%32.2f\n", "Call / bus", flood_ratio(report));
+        printf("  %-23s%32.2f\n", "Call / bus", flood_ratio(report, CALL, BUS));
+        printf("  %-23s%32.2f\n", "private socket / bus", flood_ratio(report, CALL_PRIVATE, CALL));
 }
 
 void report_print(Report *report) {
-        Target list[3];
+        Target list[TARGETS_MAX];
         size_t n = targets(report, list);
 
         printf("%u rounds; ratios are medians of each round's own\n\n", report->rounds);
@@ -187,7 +206,7 @@ void report_print(Report *report) {
 
 void report_print_json(Report *report) {
         const char *comma = "";
-        Target list[3];
+        Target list[TARGETS_MAX];
         size_t n = targets(report, list);
 
         printf("{\"rounds\":%u,\"sync\":[", report->rounds);
@@ -219,7 +238,11 @@ void report_print_json(Report *report) {
                                report->sizes[size], sync_ratio(report, kind, size, NULL));
                         comma = ",";
                 }
-        printf("],\"in_flight_ratio\":%.3f", flood_ratio(report));
+        for (unsigned size = 0; size < SIZES; size++)
+                printf("%s{\"name\":\"%s\",\"bytes\":%zu,\"ratio\":%.3f}", comma, report->names[CALL_PRIVATE],
+                       report->sizes[size], private_ratio(report, size, NULL));
+        printf("],\"in_flight_ratio\":%.3f,\"in_flight_private_ratio\":%.3f", flood_ratio(report, CALL, BUS),
+               flood_ratio(report, CALL_PRIVATE, CALL));
         if (report->has_everything)
                 printf(",\"everything_overhead_usec\":%.2f", overhead(report));
         printf(",\"memory_mib\":{\"workers\":%u,\"warm\":%.3f,\"after\":%.3f},\"targets\":[", report->warm_workers,

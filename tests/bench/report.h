@@ -3,7 +3,7 @@
 #include "base/macro.h"
 
 #define SIZES 3
-#define SUBJECTS 8
+#define SUBJECTS 9
 
 typedef enum Kind {
         PIPE_PARAMS,
@@ -12,6 +12,7 @@ typedef enum Kind {
         BUS,
         CALL,
         CALL_TOOL,
+        CALL_PRIVATE,
         EVERYTHING_PIPE,
         EVERYTHING_TOOL,
 } Kind;

@@ -569,9 +569,7 @@ int subject_open_bus_echo(Subject *subject) {
         return r < 0 ? failed(subject, "open", r) : 0;
 }
 
-int subject_open_broker(Subject *subject, const char *server, const char *member, const char *method) {
-        int r;
-
+static void expect_broker(Subject *subject, const char *server, const char *member, const char *method) {
         subject->name = member;
         subject->destination = BROKER;
         subject->path = "/org/example/McpExec";
@@ -580,8 +578,31 @@ int subject_open_broker(Subject *subject, const char *server, const char *member
         subject->server = server;
         subject->method = method;
         subject->expected = streq(member, "Call") ? params_expected : tool_expected;
+}
 
+int subject_open_broker(Subject *subject, const char *server, const char *member, const char *method) {
+        int r;
+
+        expect_broker(subject, server, member, method);
         r = sd_bus_open_user(&subject->bus);
+        return r < 0 ? failed(subject, "open", r) : 0;
+}
+
+/* As a client of the bus opens it: with the same calls, and Hello first. */
+int subject_open_private(Subject *subject, const char *address, const char *server) {
+        int r;
+
+        expect_broker(subject, server, "Call", "echo/params");
+        subject->name = "Call, private socket";
+        r = sd_bus_new(&subject->bus);
+        if (r >= 0)
+                r = sd_bus_set_address(subject->bus, address);
+        if (r >= 0)
+                r = sd_bus_set_bus_client(subject->bus, true);
+        if (r >= 0)
+                r = sd_bus_start(subject->bus);
+        if (r >= 0)
+                r = sd_bus_get_unique_name(subject->bus, &(const char *){ NULL }); /* waits for all of that */
         return r < 0 ? failed(subject, "open", r) : 0;
 }
 

@@ -49,6 +49,7 @@ typedef struct Subject {
 int subject_open_peer(Subject *subject);
 int subject_open_bus_echo(Subject *subject);
 int subject_open_broker(Subject *subject, const char *server, const char *member, const char *method);
+int subject_open_private(Subject *subject, const char *address, const char *server);
 int subject_open_echo_worker(Subject *subject, const char *path, bool tool);
 int subject_open_everything(Subject *subject, const char *node, const char *script);
 void subject_close(Subject *subject);

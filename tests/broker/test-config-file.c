@@ -121,14 +121,15 @@ static void test_smallest(void) {
 static const char everything[] =
         "{ \"name\": \"my-server\", \"description\": \"Says \\\"hi\\\" \xe2\x82\xac\", \"command\": \"/usr/bin/x\",\n"
         "  \"args\": [\"-a\", \"\", \"b c\"], \"env\": {\"KEY\": \"s3cret=value\", \"_2\": \"\"}, \"cwd\": \"/srv\",\n"
-        "  \"disabled\": true, \"type\": \"stdio\", \"protocol\": \"control\", \"transport\": \"socket\",\n"
+        "  \"disabled\": true, \"executor\": true, \"preload\": [\"json\", \"os.path\"], \"type\": \"stdio\", "
+        "\"protocol\": \"control\", \"transport\": \"socket\",\n"
         "  \"isolation\": \"fork\", \"scope\": \"client\", \"era\": \"modern\", \"idempotent\": true,\n"
         "  \"keep_alive\": {\"enabled\": false, \"timeout\": 0, \"check_interval\": 1.5},\n"
         "  \"pool\": {\"min\": 2, \"max\": 64, \"concurrency\": 256, \"queue\": 0},\n"
         "  \"recycle\": {\"calls\": 1000, \"lifetime\": 86400, \"memory\": 1e9},\n"
         "  \"timeouts\": {\"start\": 0.001, \"call\": 2, \"call_max\": 31622400, \"stop\": 600},\n"
         "  \"restart\": {\"burst\": 0, \"interval\": 0}, \"limits\": {\"message\": 268435456, \"depth\": 1024},\n"
-        "  \"sandbox\": {\"ProtectHome\": true, \"list\": [1, \"a\"]},\n"
+        "  \"sandbox\": {\"ProtectHome\": true, \"ReadOnlyPaths\": [\"/a\", \"-/b\"]},\n"
         "  \"access\": {\"users\": [\"root\", 1000], \"groups\": [\"root\", 27]} }\n";
 
 static void test_everything(void) {
@@ -137,11 +138,15 @@ static void test_everything(void) {
 
         assert_string(server->name, "my-server");
         assert_string(server->description, "Says \"hi\" \xe2\x82\xac");
-        assert_string(server->argv[0], "/usr/bin/x");
-        assert_string(server->argv[1], "-a");
-        assert_string(server->argv[2], "");
-        assert_string(server->argv[3], "b c");
-        assert_true(!server->argv[4]);
+        assert_string(strrchr(server->argv[0], '/'), "/mcp-exec-transport");
+        assert_string(server->argv[1], "socket");
+        assert_string(server->argv[2], "/usr/bin/x");
+        assert_string(server->argv[3], "-a");
+        assert_string(server->argv[4], "");
+        assert_string(server->argv[5], "b c");
+        assert_true(!server->argv[6]);
+        assert_true(server->executor);
+        assert_string(server->preload[1], "os.path");
         assert_string(server->environment[0], "KEY=s3cret=value");
         assert_string(server->environment[1], "_2=");
         assert_true(!server->environment[2]);
@@ -320,6 +325,16 @@ static void test_keys(void) {
                 { "{\"command\":\"x\",\"pool\":3}", "1:16: pool has to be an object\n" },
                 { "{\"command\":\"x\",\"limits\":[]}", "1:16: limits has to be an object\n" },
                 { "{\"command\":\"x\",\"sandbox\":true}", "1:16: sandbox has to be an object\n" },
+                { "{\"command\":\"x\",\n\"sandbox\":{\n  \"MemoryMax\": \"1G\",\n  \"User\": \"root\"}}",
+                  "4:3: sandbox: User is none of the systemd properties that a server can set\n" },
+                { "{\"command\":\"x\",\"sandbox\":{\"NoNewPrivileges\":false}}",
+                  "1:27: sandbox: NoNewPrivileges is set by the service, and can't be changed\n" },
+                { "{\"command\":\"x\",\"sandbox\":{\"Memorymax\":1,\"Nice\":-21}}",
+                  "1:27: sandbox: Memorymax is none of the systemd properties that a server can set (did you mean "
+                  "MemoryMax?)\n1:41: sandbox: Nice has to be a whole number from -20 to 19\n" },
+                { "{\"command\":\"x\",\"sandbox\":{\"Nice\":1,\"Nice\":2}}", "1:36: key Nice stands twice\n" },
+                { "{\"command\":\"x\",\"sandbox\":{\"Us\\u001b[31m\":1}}",
+                  "1:27: sandbox: Us\\x1b[31m is none of the systemd properties that a server can set\n" },
                 { "{\"command\":\"x\",\"keep_alive\":3600}", "1:16: keep_alive has to be an object, true or false\n" },
 
                 /* command, cwd, name, kind */
@@ -573,7 +588,7 @@ static void test_describe(void) {
         assert_slice(json_get(json_get(tree, "limits"), "message"), "268435456");
         assert_slice(json_get(json_get(tree, "sandbox"), "ProtectHome"), "true");
         assert_true(json_next_element(json_get(tree, "argv"), &position, &element));
-        assert_true(json_equal(element, "/usr/bin/x"));
+        assert_true(holds(json_get(tree, "argv"), "/usr/bin/x"));
         assert_true(holds(json_get(tree, "argv"), "b c"));
         assert_true(holds(json_get(tree, "environment"), "KEY"));
         assert_true(holds(json_get(tree, "environment"), "_2"));
@@ -706,6 +721,24 @@ static void test_problem_list(void) {
         problems_clear(&problems);
 }
 
+static char *fake_describe(const Launcher *launcher _unused_, const ServerConfig *config _unused_) {
+        return strdup("{\"MemoryMax\":\"1G\"}");
+}
+
+static void test_describe_worker(void) {
+        static const LauncherOps ops = { .name = "fake", .describe = fake_describe };
+        Launcher launcher = { .ops = &ops, .path = "/bin" };
+        Reading reading = good("{\"command\":\"x\",\"sandbox\":{\"Nice\":1}}");
+        _cleanup_(freep) char *text = config_describe_worker(reading.servers[0], &launcher);
+        JsonSlice tree = SLICE(text);
+
+        assert_slice(json_get(tree, "launcher"), "\"fake\"");
+        assert_slice(json_get(tree, "path"), "\"/bin\"");
+        assert_slice(json_get(json_get(tree, "sandbox"), "MemoryMax"), "\"1G\"");
+        assert_true(!json_get(json_get(tree, "sandbox"), "Nice").data);
+        reading_done(&reading);
+}
+
 int main(void) {
         test_smallest();
         test_everything();
@@ -731,5 +764,6 @@ int main(void) {
         test_noncharacters();
         test_access_fractions();
         test_env_twice();
+        test_describe_worker();
         return 0;
 }

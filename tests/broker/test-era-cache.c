@@ -9,8 +9,8 @@ static ServerConfig *command(const char *argument) {
         ServerConfig *config = server_config_new("a");
 
         config->argv = new0(char *, 3);
-        config->argv[0] = (char *)"/bin/true";
-        config->argv[1] = (char *)argument;
+        config->argv[0] = strdup("/bin/true");
+        config->argv[1] = strdup(argument);
         return config;
 }
 

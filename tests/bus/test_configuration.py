@@ -327,8 +327,8 @@ def test_describe_tells_what_would_run(service, caller):
     assert described["timeouts"]["call"] == 60
 
 
-def test_keys_of_later_work_are_read(service, caller):
-    for key, value in (("protocol", "lines"), ("transport", "file"), ("isolation", "fork"), ("sandbox", {"MemoryMax": "1G"}),
+def test_rarer_keys_are_read(service, caller):
+    for key, value in (("protocol", "lines"), ("transport", "socket"), ("executor", True), ("preload", ["json"]), ("sandbox", {"MemoryMax": "1G"}),
                        ("access", {"users": ["root"]}), ("idempotent", True), ("era", "legacy")):
         service.echo(key.replace("_", "-"), **{key: value})
     assert caller.reload() == []

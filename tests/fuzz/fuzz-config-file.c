@@ -5,6 +5,7 @@
 #include "broker/config-file.h"
 #include "fuzz.h"
 #include "unit.h"
+#include "worker/sandbox.h"
 
 /* A problem's text is clean and starts with a place in the file. */
 static void check_problems(ProblemList *problems, const char *text, size_t size) {
@@ -30,23 +31,42 @@ static void check_problems(ProblemList *problems, const char *text, size_t size)
         problems_clear(problems);
 }
 
+/* What was passed can be merged with the defaults, and these hold. */
+static void check_sandbox(const ServerConfig *server) {
+        for (int user = 0; user < 2; user++) {
+                _cleanup_(freep) char *text = sandbox_effective(server->sandbox, user);
+                JsonSlice tree = { text, text ? strlen(text) : 0 };
+
+                assert_true(text);
+                assert_number(json_scan(tree.data, tree.size, 16, NULL, 0, NULL, NULL), 0);
+                assert_true(json_equal(json_get(tree, "OOMPolicy"), "kill"));
+                assert_true(json_is(json_get(tree, "NoNewPrivileges"), 't'));
+                assert_true(user || json_is(json_get(tree, "DynamicUser"), 't'));
+                assert_true(user ||
+                            json_is(json_get(tree, "PrivateNetwork"), sandbox_network(server->sandbox) ? 'f' : 't'));
+        }
+}
+
 static void check_server(const ServerConfig *server) {
         static const char *const standard[] = { "PATH", "LANG", "HOME" };
         _cleanup_(freep) char *text = NULL;
         const char *position = NULL;
         JsonSlice tree, element;
-        size_t n = 0;
+        size_t n = 0, carried = server->transport == SERVER_TRANSPORT_STDIO                 ? 0
+                                : server->transport == SERVER_TRANSPORT_FILE && server->cwd ? 3
+                                                                                            : 2;
 
         assert_true(text_is_name(server->name));
-        assert_true(server->command && *server->command && server->argv[0] == server->command);
+        assert_true(server->command && *server->command && streq(server->argv[carried], server->command));
         for (; server->args && server->args[n]; n++)
-                assert_true(server->argv[n + 1] == server->args[n]);
-        assert_true(!server->argv[n + 1]);
+                assert_true(streq(server->argv[carried + n + 1], server->args[n]));
+        assert_true(!server->argv[carried + n + 1]);
         assert_true(!server->cwd || server->cwd[0] == '/');
         assert_true(server->pool.min <= server->pool.max && server->pool.max >= 1 && server->pool.concurrency >= 1);
         assert_true(server->limits.depth <= JSON_DEPTH_MAX && server->timeouts.call > 0);
         assert_true(server_protocol_to_string(server->protocol) && server_scope_to_string(server->scope));
 
+        check_sandbox(server);
         text = config_describe(server, "launcher", "/bin");
         assert_true(text);
         tree = (JsonSlice){ text, strlen(text) };

@@ -1,0 +1,142 @@
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/macro.h"
+#include "wire/protocol.h"
+
+#define REQUEST "{\"type\":\"control_request\",\"request_id\":\"%llu\",\"request\":{\"subtype\":"
+#define CANCEL "{\"type\":\"control_cancel_request\",\"request_id\":\"%llu\"}\n"
+
+static int append_members(Buffer *buffer, const McpParams *params) {
+        const char *position = NULL;
+        JsonSlice key, value;
+        int r = 0;
+
+        while (r >= 0 && json_next_member(params->text, &position, &key, &value)) {
+                if (json_equal(key, "subtype"))
+                        continue; /* the method's place */
+
+                r = buffer_append(buffer, ",", 1);
+                if (r >= 0)
+                        r = json_append(buffer, key, &params->traits);
+                if (r >= 0)
+                        r = buffer_append(buffer, ":", 1);
+                if (r >= 0)
+                        r = json_append(buffer, value, &params->traits);
+        }
+
+        return r;
+}
+
+static int append_tool(Buffer *buffer, const McpParams *params) {
+        int r;
+
+        r = buffer_append_string(buffer, ",\"name\":");
+        if (r >= 0)
+                r = json_append_quoted(buffer, params->tool, strlen(params->tool));
+        if (r >= 0)
+                r = buffer_append_string(buffer, ",\"arguments\":");
+        if (r < 0)
+                return r;
+
+        return params->text.data ? json_append(buffer, params->text, &params->traits)
+                                 : buffer_append_string(buffer, "{}");
+}
+
+static int control_append_request(Buffer *buffer, uint64_t id, McpEra era _unused_, const char *method,
+                                  const McpParams *params) {
+        size_t before = buffer_size(buffer);
+        char head[128];
+        int r;
+
+        (void)snprintf(head, sizeof(head), REQUEST, (unsigned long long)id);
+        r = buffer_append_string(buffer, head);
+        if (r >= 0)
+                r = json_append_quoted(buffer, method, strlen(method));
+        if (r >= 0)
+                r = params->tool ? append_tool(buffer, params) : append_members(buffer, params);
+        if (r >= 0)
+                r = buffer_append_string(buffer, "}}\n");
+        if (r < 0)
+                buffer_truncate(buffer, before);
+        return r;
+}
+
+static int control_append_cancelled(Buffer *buffer, uint64_t id, const char *reason _unused_) {
+        char text[128];
+
+        (void)snprintf(text, sizeof(text), CANCEL, (unsigned long long)id);
+        return buffer_append_string(buffer, text);
+}
+
+/* Our ids are digits in a string, the first of them no zero. */
+static bool read_id(JsonSlice value, uint64_t *ret) {
+        if (!json_is(value, '"') || value.size < 3 || value.data[1] == '0')
+                return false;
+
+        return json_unsigned((JsonSlice){ value.data + 1, value.size - 2 }, ret);
+}
+
+static void take_response(JsonSlice response, McpMessage *message) {
+        JsonSlice result = json_get(response, "response"), error = json_get(response, "error");
+
+        message->id = json_get(response, "request_id");
+        message->ours = read_id(message->id, &message->number);
+        if (json_equal(json_get(response, "subtype"), "success")) {
+                message->kind = MCP_RESULT;
+                message->result = result.data ? result : (JsonSlice){ "{}", 2 };
+        } else if (json_equal(json_get(response, "subtype"), "error")) {
+                message->kind = MCP_ERROR;
+                message->error = error.data ? error : (JsonSlice){ "\"\"", 2 };
+        }
+}
+
+static int control_parse(const char *line, size_t size, unsigned depth_max, McpMessage *ret, JsonError *error) {
+        JsonMember members[] = { { .name = "type" }, { .name = "response" } };
+        const JsonMember *type = &members[0], *response = &members[1];
+        McpMessage message = { .kind = MCP_NOISE };
+        size_t blank = 0;
+        int r;
+
+        r = json_scan(line, size, depth_max, members, ELEMENTSOF(members), &message.traits, error);
+        if (r < 0)
+                return r;
+
+        while (blank < size && strchr(" \t\r\n", line[blank]))
+                blank++;
+        while (size > blank && strchr(" \t\r\n", line[size - 1]))
+                size--;
+
+        if (type->count == 1 && json_equal(type->value, "control_response")) {
+                JsonSlice inner = response->value, whole = { line + blank, size - blank };
+
+                take_response(json_is(inner, '{') && json_get(inner, "request_id").data ? inner : whole, &message);
+        } else if (type->count == 1 && json_is(type->value, '"') && type->value.size > 2 &&
+                   !json_equal(type->value, "control_request")) {
+                message.kind = MCP_NOTIFICATION;
+                message.method = type->value;
+                message.params = (JsonSlice){ line + blank, size - blank };
+        }
+
+        *ret = message;
+        return 0;
+}
+
+static void control_find_id(IdFinder *finder, const char *data, size_t size) {
+        control_id_finder_feed(&finder->control, data, size);
+}
+
+static bool control_found_id(const IdFinder *finder, uint64_t *ret) {
+        return control_id_finder_result(&finder->control, ret);
+}
+
+const WireProtocol control_protocol = {
+        .name = "control",
+        .read_params = mcp_params_read,
+        .append_request = control_append_request,
+        .append_cancelled = control_append_cancelled,
+        .parse = control_parse,
+        .find_id = control_find_id,
+        .found_id = control_found_id,
+};
