@@ -2,8 +2,9 @@
 
 #include "base/macro.h"
 
-#define FRAME 512 /* bytes: the header, and what sd-bus keeps of a message */
-#define ITEM 8    /* what stands for itself, a string's length, an array's; with the space that aligns it */
+#define ITEMS_MAX 10000 /* that are looked at: the largest batch has less than 1000 */
+#define FRAME 512       /* bytes: the header, and what sd-bus keeps of a message */
+#define ITEM 8          /* what stands for itself, a string's length, an array's; with the space that aligns it */
 
 static int add_array(sd_bus_message *message, const char *contents, size_t *size) {
         const void *data;
@@ -19,13 +20,16 @@ static int add_array(sd_bus_message *message, const char *contents, size_t *size
 }
 
 /* What is left in the innermost container. D-Bus allows no more than 64 in each other. */
-static int add_rest(sd_bus_message *message, size_t *size) {
+static int add_rest(sd_bus_message *message, size_t *size, unsigned *n_items) {
         const char *contents, *text;
         uint64_t value;
         char type;
         int r;
 
         while ((r = sd_bus_message_peek_type(message, &type, &contents)) > 0) {
+                if (++*n_items > ITEMS_MAX)
+                        return -E2BIG;
+
                 *size += ITEM;
                 switch (type) {
                 case SD_BUS_TYPE_STRING:
@@ -44,7 +48,7 @@ static int add_rest(sd_bus_message *message, size_t *size) {
                 case SD_BUS_TYPE_DICT_ENTRY:
                         r = sd_bus_message_enter_container(message, type, contents);
                         if (r >= 0)
-                                r = add_rest(message, size);
+                                r = add_rest(message, size, n_items);
                         if (r >= 0)
                                 r = sd_bus_message_exit_container(message);
                         break;
@@ -59,12 +63,13 @@ static int add_rest(sd_bus_message *message, size_t *size) {
 }
 
 int message_size(sd_bus_message *message, size_t *ret) {
+        unsigned n_items = 0;
         int r;
 
         *ret = FRAME + strlen(sd_bus_message_get_path(message) ?: "");
         r = sd_bus_message_rewind(message, true);
         if (r >= 0)
-                r = add_rest(message, ret);
+                r = add_rest(message, ret, &n_items);
         if (r >= 0)
                 r = sd_bus_message_rewind(message, true);
         return r;

@@ -163,18 +163,18 @@ finish:
         return 0;
 }
 
-/* The messages of one may take what one user's calls may, those of all as much as all calls; the first one of each is
- * as large as it is. */
+/* The messages of one may take what one user's calls may, and those of all as much as all calls. The first one is as
+ * large as it is. */
 static bool has_room(Service *service, const Stranger *stranger, size_t bytes) {
         const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
         const Stranger *other;
-        uint64_t all = bytes;
+        uint64_t all = 0;
 
         TAILQ_FOREACH(other, &service->strangers, link)
                 all += other->bytes;
 
-        return all <= limits->queued_bytes &&
-               (stranger->n_pending == 0 || stranger->bytes + bytes <= limits->queued_bytes_per_user);
+        return (all == 0 || all + bytes <= limits->queued_bytes) &&
+               (stranger->bytes == 0 || stranger->bytes + bytes <= limits->queued_bytes_per_user);
 }
 
 static int hold(Service *service, sd_bus_message *message, const char *name, sd_bus_error *error) {
@@ -183,6 +183,8 @@ static int hold(Service *service, sd_bus_message *message, const char *name, sd_
         int r;
 
         r = message_size(message, &bytes);
+        if (r == -E2BIG)
+                return sd_bus_error_set(error, BUS_ERROR("LimitsExceeded"), "The call has too many arguments");
         if (r < 0)
                 return r;
 

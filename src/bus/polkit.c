@@ -336,10 +336,14 @@ static int check_room(Service *service, const Client *client, size_t bytes, sd_b
                                          n >= WAITING_PER_USER_MAX ? " of this user" : "",
                                          n >= WAITING_PER_USER_MAX ? WAITING_PER_USER_MAX : WAITING_MAX);
         if (held > limits->queued_bytes_per_user || held_all > limits->queued_bytes)
-                return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
-                                         "Too many bytes of calls wait to be authorised (limits.%s in mcp-exec.json)",
-                                         held > limits->queued_bytes_per_user ? "queued_bytes_per_user"
-                                                                              : "queued_bytes");
+                return sd_bus_error_setf(
+                        error, BUS_ERROR("LimitsExceeded"),
+                        "Too many bytes of calls%s wait to be authorised: the limit is %llu (limits.%s in "
+                        "mcp-exec.json)",
+                        held > limits->queued_bytes_per_user ? " of this user" : "",
+                        (unsigned long long)(held > limits->queued_bytes_per_user ? limits->queued_bytes_per_user
+                                                                                  : limits->queued_bytes),
+                        held > limits->queued_bytes_per_user ? "queued_bytes_per_user" : "queued_bytes");
 
         return 0;
 }
@@ -354,6 +358,8 @@ int check_start(Service *service, sd_bus_message *message, bool quiet, Ask *asks
         int r;
 
         r = message_size(message, &bytes);
+        if (r == -E2BIG)
+                r = sd_bus_error_set(error, BUS_ERROR("LimitsExceeded"), "The call has too many arguments");
         if (r >= 0)
                 r = check_room(service, client, bytes, error);
         check = r < 0 ? NULL : new0(Check, 1);

@@ -2,13 +2,15 @@
 
 import os
 import signal
+import struct
 import time
 
+import dbus
 import pytest
 
 from caller import NAME, PATH, PROPERTIES, ROOT, CallFailed, another_user, fails, text_of
 from mock_polkit import CALL, MANAGE, USE_NETWORK
-from processes import peak_memory
+from processes import peak_memory, processor_time
 from raw_bus import METHOD_RETURN, RawBus
 from service import SANITIZED
 from waiting import SLOWNESS, eventually, settle
@@ -517,3 +519,58 @@ def test_bytes_of_one_users_held_calls_are_limited(service, polkit, root, alice,
     alice.close()
     polkit.rule = "yes"
     assert other.tool_text("obedient", "echo", big) == "x" * 400_000
+
+
+def test_descriptors_that_come_along_are_bounded(service, polkit, root):
+    """A service without descriptors loses its bus: what one user's messages bring stays far from LimitNOFILE= of the unit."""
+    polkit.rule = "silence"
+    before = len(service.open_fds())
+    with another_user(ALICE):
+        connections = [RawBus(service.bus.address) for _ in range(3)]
+    with open("/dev/null", "rb") as null:
+        for i in range(40):
+            for raw in connections:
+                raw.send(NAME, PATH, ROOT, "CallTool", b"echo", b"tool-%d" % i, b"", fds=[null.fileno()] * 16)
+    alive(root)
+    assert len(service.open_fds()) - before <= WAITING * 16 + 16
+    for raw in connections:
+        raw.__exit__()
+    eventually(lambda: len(service.open_fds()) <= before, "they are closed")
+
+
+def array_of(element, count, aligned, first=4):
+    """An array as it is marshalled: elements of so many bytes start at multiples of aligned, the first one behind first."""
+    data = element.ljust(len(element) + -len(element) % aligned, b"\0") * (count - 1) + element
+    return struct.pack("<I", len(data)).ljust(first, b"\0") + data
+
+
+@pytest.mark.parametrize("signature, body", [
+    ("av", array_of(b"\1y\0\1", 3_000_000, 1)), ("a(y)", array_of(b"\1", 1_500_000, 8, first=8)),
+    ("as", array_of(b"\0" * 5, 1_500_000, 4)), ("aas", array_of(b"\0" * 4, 3_000_000, 4)),
+    ("ay", array_of(b"x", 12_000_000, 1)),
+], ids=["av", "a(y)", "as", "aas", "ay"])
+def test_what_is_held_takes_no_time_to_measure(service, polkit, root, signature, body):
+    """Nobody holds the loop up with a message that costs much to walk: neither as a stranger nor as one who is known."""
+    for _ in range(2):
+        with another_user(ALICE), RawBus(service.bus.address) as raw:
+            before = processor_time(service.pid)
+            for _ in range(2):
+                raw.send_body(NAME, PATH, PROPERTIES, "GetAll", signature, body)
+                kind, error, _ = raw.call(NAME, PATH, PROPERTIES, "GetAll", b"x")
+                assert processor_time(service.pid) - before < 0.15 * SLOWNESS
+
+
+def test_messages_of_all_shapes_are_held(service, polkit, root):
+    """What no method takes is refused, whether its sender is known or not, and whatever polkit says."""
+    polkit.rule = "yes"
+    shapes = {"": (), "s": ("",), "ssv": ("", "", dbus.Array([dbus.Struct(("x", 1))])), "a{sv}": ({"x": dbus.Array([], "s")},),
+              "(iai)": ((1, [2, 3]),), "aas": ([["x"], []],), "yd": (dbus.Byte(1), 2.0), "gov": ("s", "/", dbus.Int64(1)),
+              "ai": ([],), "aai": ([],), "av": ([dbus.Struct((1, dbus.Array([b"x"], "ay")))],)}
+    for signature, args in shapes.items():
+        caller = service.caller(uid=ALICE)
+        pending = [caller.begin(member, signature, *args, interface=interface)
+                   for member, interface in (("CallTool", ROOT), ("Get", PROPERTIES), ("Nothing", ROOT))]
+        for one in pending:
+            with fails(("org.freedesktop.DBus.Error.InvalidArgs", "org.freedesktop.DBus.Error.UnknownMethod",
+                        "org.freedesktop.DBus.Error.UnknownProperty")):
+                one.wait()

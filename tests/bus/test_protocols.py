@@ -85,7 +85,7 @@ def test_the_second_line_answers_nobody(service, caller):
 
 def test_a_lines_worker_that_is_late_is_replaced(service, caller):
     python(service, "slow", "import sys, time\nfor n, line in enumerate(sys.stdin):\n"
-           " time.sleep(3 if 'slow' in line else 0); print(n)", protocol="lines", timeouts={"call": 1.0 * SLOWNESS}, pool={"max": 1})
+           " time.sleep(30 if 'slow' in line else 0); print(n)", protocol="lines", timeouts={"call": 1.0 * SLOWNESS}, pool={"max": 1})
     assert call(caller, "slow") == 0
     with fails("Timeout"):
         call(caller, "slow", '"slow"')

@@ -82,7 +82,8 @@ def check_failure(error, name, *patterns):
 class Pending:
     """A call that is under way."""
 
-    def __init__(self):
+    def __init__(self, interactive=False):
+        self.interactive = interactive
         self.done = False
         self.answers = 0
         self.finished = None
@@ -180,7 +181,7 @@ class Caller:
 
     def begin(self, member, signature, *args, path=PATH, interface=ROOT, timeout=PATIENCE, interactive=False):
         """One method call, not waited for; interactive: its caller may be asked for a password."""
-        pending = Pending()
+        pending = Pending(interactive)
         message = dbus.lowlevel.MethodCallMessage(self.name, path, interface, member)
         message.append(*args, signature=signature)
         message.set_allow_interactive_authorization(interactive)

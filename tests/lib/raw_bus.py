@@ -16,6 +16,8 @@ class RawBus:
         uid = str(os.geteuid()).encode().hex().encode()
         self._socket.sendall(b"\0AUTH EXTERNAL " + uid + b"\r\n")
         self._line()
+        self._socket.sendall(b"NEGOTIATE_UNIX_FD\r\n")
+        self._line()
         self._socket.sendall(b"BEGIN\r\n")
         self._serial = 0
         self.call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello")
@@ -43,6 +45,16 @@ class RawBus:
             if kind in (METHOD_RETURN, ERROR) and fields.get(5) == self._serial:
                 return kind, fields.get(4), body
 
+    def send(self, destination, path, interface, member, *strings, fds=()):
+        """Call without waiting for the answer, with file descriptors that the arguments don't mention."""
+        self._send(METHOD_CALL, destination, path, interface, member, *strings, fds=fds)
+
+    def send_body(self, destination, path, interface, member, signature, body):
+        """Call without waiting for the answer, with a body that was marshalled elsewhere."""
+        self._serial += 1
+        fields = [(1, b"o", path), (2, b"s", interface), (3, b"s", member), (6, b"s", destination), (8, b"g", signature)]
+        self._socket.sendall(_message(METHOD_CALL, self._serial, fields, body))
+
     def signal(self, destination, path, interface, member, *strings):
         """A signal to one receiver, with string arguments."""
         self._send(SIGNAL, destination, path, interface, member, *strings)
@@ -53,7 +65,7 @@ class RawBus:
         fields = [(5, b"u", serial), (6, b"s", destination), (8, b"g", signature)]
         self._socket.sendall(_message(METHOD_RETURN, self._serial, fields, body))
 
-    def _send(self, kind, destination, path, interface, member, *strings):
+    def _send(self, kind, destination, path, interface, member, *strings, fds=()):
         self._serial += 1
         body = b""
         for value in strings:
@@ -62,7 +74,9 @@ class RawBus:
         fields = [(1, b"o", path), (2, b"s", interface), (3, b"s", member), (6, b"s", destination)]
         if strings:
             fields.append((8, b"g", "s" * len(strings)))
-        self._socket.sendall(_message(kind, self._serial, fields, body))
+        if fds:
+            fields.append((9, b"u", len(fds)))
+        socket.send_fds(self._socket, [_message(kind, self._serial, fields, body)], fds)
 
     def _receive(self):
         head = self._exactly(16)

@@ -133,8 +133,11 @@ class Service:
         The socket gets a second path, for every pytest that starts closes the folder that it shares with this one."""
         self._open_folder = self._open_folder or Path(tempfile.mkdtemp(prefix="mcp-exec-test-"))
         self._open_folder.chmod(0o711)
-        os.link(self.bus.socket, self._open_folder / "bus")
-        self.bus.address = f"unix:path={self._open_folder}/bus"
+        try:
+            os.link(self.bus.socket, self._open_folder / "bus")
+            self.bus.address = f"unix:path={self._open_folder}/bus"
+        except OSError:
+            pass  # another file system: the first path has to do
         for folder in [self.bus.folder, *self.bus.folder.parents]:
             if folder.stat().st_uid == os.getuid() and folder != Path(tempfile.gettempdir()) and folder != Path("/"):
                 folder.chmod(folder.stat().st_mode | 0o011)
