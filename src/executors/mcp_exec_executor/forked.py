@@ -12,9 +12,11 @@ from os import P_ALL, WEXITED, WNOHANG, WNOWAIT, _exit, close, dup2, getpid, put
 from time import monotonic
 
 from .codec import encode
+from .descriptors import take
 from .interpreter import Interrupted, Streams, Tracebacks, brief, evaluate, leave_fork
-from .output import STREAM_KEPT, Call, Capture, shorten, take
-from .processes import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, is_running, list_children
+from .output import STREAM_KEPT, Call, Capture, shorten
+from .nursery import Child
+from .processes import PR_SET_DUMPABLE, is_running, limit_cpu, list_children
 from .runner import frame_of
 from .standard import import_standard
 
@@ -44,10 +46,10 @@ class Lines:
         return (len(source), None, source.splitlines(True), FILENAME)[index]
 
 
-class PythonChild:
+class PythonChild(Child):
     def __init__(self, setup, nursery):
-        self.setup, self.prctl = setup, nursery.prctl
-        self.channel = take(os.open(os.devnull, os.O_RDONLY))  # its number is what a child's channel gets
+        super().__init__(nursery)
+        self.setup = setup
         self.deadline, self.source = INFINITE, ""
         self.interruptible = False
 
@@ -83,34 +85,19 @@ class PythonChild:
         return None
 
     def run(self, rehearse, folder, channel, stdout, stderr):
-        dup2(channel, self.channel, False)
-        dup2(stdout, 1)
-        dup2(stderr, 2)
-        close(channel)
-        close(stdout)
-        close(stderr)
+        self.connect(channel, stdout, stderr)
         self.pid = getpid()
-        self.prctl(PR_SET_CHILD_SUBREAPER, 1)  # orphans are this call's, and not another's
         if folder:
             # What os.environ does, in fewer steps.
             self.environment[b"TMPDIR"] = folder
             putenv(b"TMPDIR", folder)
         if rehearse:
             self.rehearse()  # nobody waits: has the pages copied that a call will change
-        message = marshal.loads(self.read_message())
+        message = self.read_message()
         self.prctl(PR_SET_DUMPABLE, 1)
         gc.enable()
         self.send(self.run_call(message, self.call, self.main))
         self.read_message()  # it will be killed: to leave now would take time from the answer's way
-
-    def read_message(self):
-        data = b""
-        while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "little"):
-            more = read(self.channel, 1 << 20)
-            if not more:
-                _exit(0)  # no call will come
-            data += more
-        return data[4:]
 
     def rehearse(self):
         """A call that leaves nothing."""
@@ -128,7 +115,7 @@ class PythonChild:
             self.streams.give_stdin(arguments["stdin"])
         if "cpu_time" in arguments:
             call.cpu_limit = arguments["cpu_time"]
-            self.limit_cpu(call.cpu_limit)
+            limit_cpu(self.resource, call.cpu_limit + CPU_GRACE)
         try:
             try:
                 self.interruptible = True
@@ -180,17 +167,6 @@ class PythonChild:
             pass
         if threads > 0 or processes:
             call.left_behind = {"threads": max(0, threads), "processes": processes}
-
-    def limit_cpu(self, limit):
-        """For each process that the code starts, and for this one should the supervisor be stopped."""
-        try:
-            _, hard = self.resource.getrlimit(self.resource.RLIMIT_CPU)
-            seconds = int(limit + CPU_GRACE)
-            if hard >= 0:
-                seconds = min(seconds, hard)
-            self.resource.setrlimit(self.resource.RLIMIT_CPU, (seconds, hard))
-        except (OSError, ValueError):
-            pass
 
     def on_signal(self, *_):
         """The supervisor's: the time is up."""

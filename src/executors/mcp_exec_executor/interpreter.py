@@ -3,9 +3,9 @@
 import _ast
 import sys
 from _collections import deque
-from os import O_CLOEXEC, MFD_CLOEXEC, _exit, devnull, dup2, memfd_create, open as open_fd, write
+from os import O_CLOEXEC, _exit, devnull, dup2, open as open_fd, write
 
-from .output import take
+from .descriptors import connect_stdin, take
 from .standard import import_standard
 
 SOURCES_KEPT, SOURCES_SIZE = 500, 4 * 1024 * 1024  # calls whose lines tracebacks can still show, and their characters
@@ -162,15 +162,6 @@ class Streams:
     def give_stdin(self, text):
         connect_stdin(text)
         sys.stdin = open(0, "r", -1, "utf-8", "backslashreplace", closefd=False)
-
-
-def connect_stdin(text):
-    """Makes descriptor 0 a file with that text."""
-    fd = memfd_create("stdin", MFD_CLOEXEC)
-    with open(fd, "wb") as file:
-        file.write(text.encode("utf-8", "replace"))
-        file.seek(0)
-        dup2(fd, 0)
 
 
 def leave_fork(call):

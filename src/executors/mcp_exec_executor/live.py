@@ -19,8 +19,9 @@ from os import _exit, close, dup2, getpid, kill, read, sched_yield, write
 from select import POLLIN, poll
 from time import monotonic, process_time, sleep
 
+from .descriptors import lift
 from .interpreter import Interrupted, Streams, Tracebacks, brief, evaluate, leave_fork
-from .output import PIPE_SIZE, Call, Capture, answer_line, lift
+from .output import PIPE_SIZE, Call, Capture, answer_line
 from .processes import list_children
 from .protocol import Endpoint
 from .scratch import Scratch

@@ -13,17 +13,44 @@ import os
 from _signal import SIG_DFL, SIG_IGN, SIG_SETMASK, SIGPIPE, SIGTERM, pthread_sigmask, signal
 from _socket import MSG_CMSG_CLOEXEC
 from array import array
-from os import _exit, close, fork, setsid, write
+from marshal import loads
+from os import O_RDONLY, _exit, close, devnull, dup2, fork, open as open_fd, read, setsid, write
 
-from .output import lift
+from .descriptors import lift, take
 from .processes import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, end_child, end_strangers, load_prctl
 
 MESSAGE_MAX = 4096
 FDS_SPACE = _socket.CMSG_SPACE(3 * array("i").itemsize)
 
 
+class Child:
+    """What runs in a child. `prepare()` is called in the nursery and returns what went wrong; `run()` in the child."""
+
+    def __init__(self, nursery):
+        self.prctl = nursery.prctl
+        self.channel = take(open_fd(devnull, O_RDONLY))  # its number is what a child's channel gets
+
+    def connect(self, channel, stdout, stderr):
+        dup2(channel, self.channel, False)
+        dup2(stdout, 1)
+        dup2(stderr, 2)
+        close(channel)
+        close(stdout)
+        close(stderr)
+        self.prctl(PR_SET_CHILD_SUBREAPER, 1)  # orphans are this call's, and not another's
+
+    def read_message(self):
+        data = b""
+        while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "little"):
+            more = read(self.channel, 1 << 20)
+            if not more:
+                _exit(0)  # no call will come
+            data += more
+        return loads(data[4:])
+
+
 class Nursery:
-    """`make_child(nursery)` returns what a child is run by: an object with `prepare()`, in the nursery, and `run(channel)`."""
+    """`make_child(nursery)` makes the Child whose copies run the calls."""
 
     def __init__(self, name, control, make_child):
         self.name = name

@@ -1,7 +1,9 @@
 """What a call prints, and the answer that is made of it."""
 
-from fcntl import F_DUPFD_CLOEXEC, F_SETPIPE_SZ, fcntl
-from os import O_CLOEXEC, close, dup2, pipe2, read, set_blocking, sysconf
+from fcntl import F_SETPIPE_SZ, fcntl
+from os import O_CLOEXEC, close, dup2, pipe2, read, set_blocking
+
+from .descriptors import take
 
 STREAM_KEPT = 256 * 1024  # bytes of each stream: half from its start, half from its end
 STREAM_KEPT_MAX = 4 * 1024 * 1024
@@ -9,25 +11,8 @@ PIPE_SIZE = 1024 * 1024
 ANSWER_MAX = 1000 * 1000  # an inline D-Bus reply holds 1 MiB
 LARGE_ANSWER_MAX = 15 * 1000 * 1000  # for who asked for more than is usual: a worker's line holds 16 MiB
 SMALLEST_LIMIT = 4 * 1024
-LEFT_NAMES = {"threads": ("thread", "threads"), "processes": ("process", "processes")}
-
-# Descriptors of our own stand far above those that code opens, or closes in loops such as closerange(3, 256).
-OWN_FDS = max(3, min(sysconf("SC_OPEN_MAX"), 1024) - 32)
-
-
-def lift(fd):
-    """Copies fd to our own descriptors."""
-    try:
-        return fcntl(fd, F_DUPFD_CLOEXEC, OWN_FDS)
-    except OSError:
-        return fcntl(fd, F_DUPFD_CLOEXEC, 3)  # those up to the limit are taken
-
-
-def take(fd):
-    """Moves fd to our own descriptors."""
-    own = lift(fd)
-    close(fd)
-    return own
+LEFT_NAMES = {"threads": ("thread", "threads"), "processes": ("process", "processes"),
+              "handles": ("timer or handle", "timers or handles")}
 
 
 class Capture:
@@ -47,7 +32,7 @@ class Capture:
             except OSError:
                 pass  # the user's pipe buffers are used up
         self.kept = STREAM_KEPT
-        self.head, self.tail, self.total = bytearray(), bytearray(), 0
+        self.reset()
 
     def attach(self):
         dup2(self.writer, self.fd)
@@ -68,6 +53,10 @@ class Capture:
             self.tail += data[room:]
             del self.tail[: max(0, len(self.tail) - self.kept // 2)]
         return False
+
+    def reset(self):
+        """Forgets what there was."""
+        self.head, self.tail, self.total = bytearray(), bytearray(), 0
 
     def close_writer(self):
         if self.writer >= 0:

@@ -22,9 +22,19 @@ def load_prctl():
     return lambda option, value: function(option, value, 0, 0, 0)
 
 
-def read_children(task):
+def limit_cpu(resource, seconds):
+    """Has the kernel end this process, or one that it starts, when it has used so much CPU time."""
     try:
-        fd = open_fd(f"/proc/self/task/{task}/children", O_RDONLY | O_CLOEXEC)
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        limit = int(seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (limit if hard < 0 else min(limit, hard), hard))
+    except (OSError, ValueError):
+        pass
+
+
+def read_children(task, process="self"):
+    try:
+        fd = open_fd(f"/proc/{process}/task/{task}/children", O_RDONLY | O_CLOEXEC)
     except OSError:
         return []  # the thread is gone, or the kernel has no such list
     try:
@@ -40,6 +50,13 @@ def list_children(all_threads=False):
     if not all_threads:
         return read_children(getpid())
     return [pid for task in listdir("/proc/self/task") for pid in read_children(task)]
+
+
+def list_children_of(pid):
+    try:
+        return [child for task in listdir(f"/proc/{pid}/task") for child in read_children(task, pid)]
+    except OSError:
+        return []
 
 
 def is_running(pid):

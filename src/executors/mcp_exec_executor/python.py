@@ -5,7 +5,7 @@ from _signal import SIGCONT, SIGXCPU
 from os import kill
 
 from .program import (EXCEPTION_OR_NULL, EXIT_CODE, FLAG, LEFT_BEHIND, MAX_OUTPUT, SECONDS, SIGNAL, STDIN, TEXT,
-                      TRUNCATED, Program, make_tool)
+                      TRUNCATED, Program, make_tool, timeout_error)
 from .setup import ORIGINAL_ARGV, Setup
 
 ARGUMENTS = {
@@ -43,34 +43,15 @@ class Python(Program):
 
     # -- For calls in other processes
 
-    def message(self, call, runner):
-        return {"arguments": call.arguments}
-
     def interrupt(self, pid):
         kill(pid, SIGXCPU)
         kill(pid, SIGCONT)
 
-    def take_frame(self, call, frame):
-        """What the child says of itself. It may not be the child that says it: nothing here is believed."""
-        call.value = text_or_none(frame.get("value"))
-        exception = frame.get("exception")
-        if isinstance(exception, dict):
-            call.exception = {key: str(exception.get(key, "")) for key in ("type", "message", "traceback")}
-        code, left = frame.get("exit_code"), frame.get("left_behind")
-        call.exit_code = code if isinstance(code, int) and 0 <= code <= 255 else 1
-        call.cut = frame.get("truncated") is True
-        if isinstance(left, dict):
-            call.left_behind = {key: left[key] for key in ("threads", "processes") if isinstance(left.get(key), int)}
-
     def take_end(self, call):
         if call.timed_out:
-            call.exception = {"type": "TimeoutError", "message": call.why(), "traceback": f"TimeoutError: {call.why()}\n"}
+            call.exception = timeout_error(call)
         elif not call.signal:
             call.note = "the code ended its process"
-
-
-def text_or_none(value):
-    return None if value is None else str(value)
 
 
 def main(own_paths):

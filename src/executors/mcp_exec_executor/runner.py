@@ -56,12 +56,11 @@ class Runner:
         """Hands it the call; message is what it needs to know. What doesn't fit now is left in `unsent`."""
         self.call, self.secret = call, urandom(16)
         self.received.clear()
-        self.unsent = self.pack({**message, "secret": self.secret})
+        self.unsent = self.pack(message)
         self.send()
 
-    @staticmethod
-    def pack(message):
-        data = marshal.dumps(message)
+    def pack(self, message):
+        data = marshal.dumps({**message, "secret": self.secret})
         return len(data).to_bytes(4, "little") + data
 
     def send(self):
@@ -74,8 +73,11 @@ class Runner:
             self.unsent = b""  # it is gone, or has closed it
 
     def receive(self):
-        """Reads its channel. Returns the frame once it is complete, and whether anything can still come."""
+        """Reads its channel. Returns a frame once it is complete, and whether anything can still come."""
         for _ in range(16):
+            frame = self.received and self.find_frame()
+            if frame:
+                return frame, True
             try:
                 data = read(self.channel, 1 << 18)
             except BlockingIOError:
@@ -85,9 +87,6 @@ class Runner:
             if not data:
                 return None, False
             self.received += data
-            frame = self.find_frame()
-            if frame is not None:
-                return frame, True
         return None, True
 
     def find_frame(self):
@@ -109,8 +108,9 @@ class Runner:
             if len(self.received) < begin + length:
                 return None
             frame = decode(self.received[begin : begin + length].decode("utf-8", "replace"))
-            if not isinstance(frame, dict):
+            if not isinstance(frame, dict) or not frame:
                 raise ValueError
+            del self.received[: begin + length]
         except (ValueError, RecursionError):
             del self.received[: len(self.secret)]  # the code has guessed it, or read it in its memory
             return None

@@ -9,15 +9,15 @@ RESUME = "MCP_EXEC_RESUME"
 
 
 class Setup:
-    def __init__(self, own_paths):
+    def __init__(self, own_paths, isolations=ISOLATIONS):
         self.environ = dict(os.environb)
         self.visible = set(sys.modules)  # what any Python has imported at its start
         self.isolation = os.environ.pop("MCP_EXEC_ISOLATION", "") or "shared"
         self.preload = [name for name in os.environ.pop("MCP_EXEC_PRELOAD", "").split(",") if name]
-        self.concurrency = max(1, int(os.environ.pop("MCP_EXEC_CONCURRENCY", "") or 1))
+        self.concurrency = read_concurrency()
         self.resumed = read_resumed(os.environ.pop(RESUME, ""))
-        if self.isolation not in ISOLATIONS:
-            raise ValueError(f"MCP_EXEC_ISOLATION is none of {', '.join(ISOLATIONS)}")
+        if self.isolation not in isolations:
+            raise ValueError(f"MCP_EXEC_ISOLATION is none of {', '.join(isolations)}")
         sys.path[:] = [path for path in sys.path if path not in own_paths]
         self.environ.pop(RESUME.encode(), None)
 
@@ -74,6 +74,10 @@ class LateSite:
             if spec := finder.find_spec(name, path, target):
                 return spec
         return None
+
+
+def read_concurrency():
+    return max(1, int(os.environ.pop("MCP_EXEC_CONCURRENCY", "") or 1))
 
 
 def read_resumed(text):

@@ -14,7 +14,8 @@ from os import (WEXITSTATUS, WIFEXITED, WTERMSIG, _exit, close, kill, posix_spaw
 from select import POLLIN, POLLOUT, poll
 from time import clock_gettime, monotonic
 
-from .output import Call, answer_line, lift, take
+from .descriptors import lift, take
+from .output import Call, answer_line
 from .processes import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, end_child, end_strangers, load_prctl
 from .protocol import INTERNAL_ERROR, Endpoint, to_line
 from .runner import Runner
@@ -184,6 +185,9 @@ class Supervisor:
 
     # -- Runners
 
+    def release(self, runner):
+        """Its call has been answered."""
+
     def running(self):
         return sum(1 for runner in self.runners if runner.call and not runner.answered)
 
@@ -227,22 +231,20 @@ class Supervisor:
             frame, more = runner.receive()
             if not more:
                 self.unwatch(runner.channel)
-            if frame is not None and runner.call:
+            if frame is not None:
                 self.on_frame(runner, frame)
 
     def on_frame(self, runner, frame):
         """The code has come to its end."""
         call = runner.call
+        if not call or runner.answered:
+            return
         call.timed_out = bool(frame.get("interrupted")) and call.interrupted_at is not None
         self.program.take_frame(call, frame)
         runner.drain()
         runner.answered = True
         self.answer(call)
-        if call.left_behind:
-            self.end(runner)  # no other call begins before that is done
-        else:
-            send_signal(-runner.pid, SIGKILL)
-            self.to_end.append(runner)
+        self.release(runner)
 
     def on_exit(self, runner):
         """Its process has ended, before or after it has answered."""
@@ -489,6 +491,13 @@ class ForkingSupervisor(Supervisor):
     def cancel_running(self, runner):
         if runner.pid:
             self.end(runner)
+
+    def release(self, runner):
+        if runner.call.left_behind:
+            self.end(runner)  # no other call begins before that is done
+        else:
+            send_signal(-runner.pid, SIGKILL)
+            self.to_end.append(runner)
 
     def spares(self):
         return [runner for runner in self.runners if not runner.call and not runner.ending]
