@@ -52,6 +52,10 @@ def test_it_cannot_read_homes(machine, alice, path):
         assert attempt(alice, f"open({str(path)!r}).read()") in CLOSED
         listed = attempt(alice, f"os.listdir({str(path.parent)!r})")
         assert listed in CLOSED or listed == []
+        # Where root's own file opens them they can, which shows that it is the sandbox that keeps them out.
+        machine.python("homely", sandbox={"ProtectHome": False}, access={"users": ["alice"]})
+        if path.parts[1] == "home":
+            assert attempt(alice, f"open({str(path)!r}).read()", "homely") == "a secret"
     finally:
         path.unlink()
         path.parent.chmod(old)
