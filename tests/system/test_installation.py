@@ -3,14 +3,15 @@
 import os
 import re
 import xml.etree.ElementTree as ElementTree
+from contextlib import contextmanager
 from pathlib import Path
 
 import dbus
 import pytest
 
 from caller import NAME, CallFailed, fails
-from machine import (BROKER, CALL, DENIED, LAUNCHER, PREFIX, SOCKET, active, drop_in, exposure, in_units, main_process,
-                     python_text, run, run_as, show, systemctl, uid, uid_of, unit_of, worker_processes, worker_units)
+from machine import (BROKER, CALL, CONFIG, DENIED, LAUNCHER, PREFIX, SOCKET, active, connect_socket, drop_in, exposure, in_units,
+                     main_process, python_text, run, run_as, show, systemctl, uid, uid_of, unit_of, worker_processes, worker_units)
 from processes import Process, _read
 from waiting import eventually
 
@@ -158,3 +159,27 @@ def test_unknown_server_is_no_secret_but_an_error(alice):
         alice.call_tool("no-such-server", "run")
     with pytest.raises(CallFailed):
         alice.call_tool("a\nb\x1b[31m", "run")
+
+
+@contextmanager
+def masked(unit):
+    systemctl("mask", "--runtime", "--now", unit)
+    try:
+        yield
+    finally:
+        systemctl("unmask", "--runtime", unit)
+
+
+def test_what_an_administrator_closes_is_closed(machine, alice):
+    """As docs/security.md has it: a server, the private socket, the whole service."""
+    with masked(SOCKET):
+        with pytest.raises(OSError):
+            connect_socket()
+        assert python_text(alice, "print(1)") == "1"
+    (CONFIG / "servers.d/python.json").symlink_to("/dev/null")
+    machine.root.reload()
+    with fails("NoSuchServer"):
+        alice.call_tool("python", "run", {"code": "1"})
+    with masked(BROKER), pytest.raises(CallFailed):
+        alice.list_servers()
+    systemctl("start", SOCKET)
