@@ -227,11 +227,15 @@ int status_bus_error(const Cli *cli, const sd_bus_error *error, int r) {
         else if (status == STATUS_UNREACHABLE)
                 r = asprintf(&text, "the service " BUS_NAME " can't be reached on %s: %s", cli->bus_name, message);
         else {
-                if (streq(short_error_name(name), "NoSuchServer") && !strstr(message, "did you mean"))
-                        hint = "\nmcp-exec list shows the servers";
-                else if (streq(name, SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED))
+                const char *methods = strstr(message, "; ListServers");
+                size_t length = strlen(message);
+
+                if (streq(short_error_name(name), "NoSuchServer") && methods) {
+                        length = methods - message;
+                        hint = "; mcp-exec list shows the servers";
+                } else if (streq(name, SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED))
                         hint = "\nRun it on a terminal, where you can be asked to confirm";
-                r = asprintf(&text, "%s%s", message, hint);
+                r = asprintf(&text, "%.*s%s", (int)length, message, hint);
         }
         if (r < 0)
                 out_of_memory();

@@ -9,6 +9,10 @@
 
 #define CELL_MAX 4096
 
+/* Columns of a table that are kept on a narrow terminal */
+#define FIRST_COLUMN_MIN ((size_t)12)
+#define LAST_COLUMN_MIN ((size_t)16)
+
 static bool use_colors, errors_as_json;
 
 static const char *const color_codes[] = {
@@ -129,6 +133,18 @@ int fail_named(int status, const char *name, const char *message) {
 }
 
 int fail(int status, const char *format, ...) {
+        static const char *const names[] = {
+                [STATUS_OK] = "",
+                [STATUS_TOOL] = "Failed",
+                [STATUS_USAGE] = "Usage",
+                [STATUS_UNKNOWN] = "NotFound",
+                [STATUS_DENIED] = "AccessDenied",
+                [STATUS_TIMEOUT] = "Timeout",
+                [STATUS_UNREACHABLE] = "Unreachable",
+                [STATUS_SERVER] = "ServerFailed",
+                [STATUS_REMOTE] = "Remote",
+                [STATUS_LIMIT] = "LimitsExceeded",
+        };
         _cleanup_(freep) char *message = NULL;
         va_list ap;
 
@@ -137,7 +153,7 @@ int fail(int status, const char *format, ...) {
                 out_of_memory();
         va_end(ap);
 
-        return fail_named(status, status == STATUS_USAGE ? "Usage" : "Failed", message);
+        return fail_named(status, names[status], message);
 }
 
 void note(const char *format, ...) {
@@ -302,20 +318,30 @@ void table_addf(Table *table, Color color, const char *format, ...) {
         table_add(table, color, text);
 }
 
+/* On a narrow terminal the first column, of names, makes room for the others. */
+static void shrink(size_t *widths, size_t n) {
+        size_t wanted = MIN(widths[n - 1], LAST_COLUMN_MIN), space = output_width();
+
+        for (size_t i = 0; i + 1 < n; i++)
+                wanted += widths[i] + 2;
+        if (wanted > space && n > 1)
+                widths[0] -= MIN(wanted - space, widths[0] - MIN(widths[0], FIRST_COLUMN_MIN));
+}
+
 static void print_row(const Table *table, const size_t *widths, const char *indentation, const struct Cell *cells) {
         size_t left = output_width(), used = strlen(indentation);
 
         (void)fputs(indentation, stdout);
         for (size_t i = 0; i < table->n_columns; i++) {
                 const struct Cell *cell = &cells[i];
-                int padding = (int)(widths[i] - cell->width);
+                int padding = (int)(widths[i] - MIN(cell->width, widths[i]));
                 bool last = i + 1 == table->n_columns, right = table->right & 1U << i;
                 size_t space = left > used ? left - used : 1;
 
                 if (right)
                         printf("%*s", padding, "");
                 (void)fputs(color_on(cell->color), stdout);
-                put_cut(cell->text, cell->width, last && left != SIZE_MAX ? space : SIZE_MAX);
+                put_cut(cell->text, cell->width, last ? MIN(space, widths[i]) : widths[i]);
                 (void)fputs(color_off(cell->color), stdout);
                 if (!last)
                         printf("%*s", (right ? 0 : padding) + 2, "");
@@ -338,6 +364,7 @@ void table_print(Table *table, const char *indentation) {
         for (size_t i = 0; i < table->n_cells; i++)
                 widths[i % table->n_columns] = MAX(widths[i % table->n_columns], table->cells[i].width);
 
+        shrink(widths, table->n_columns);
         print_row(table, widths, indentation, titles);
         for (size_t i = 0; i + table->n_columns <= table->n_cells; i += table->n_columns)
                 print_row(table, widths, indentation, table->cells + i);
