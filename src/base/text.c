@@ -51,6 +51,14 @@ bool utf8_noncharacter(unsigned character) {
         return (character >= 0xfdd0 && character <= 0xfdef) || (character & 0xfffe) == 0xfffe;
 }
 
+/* Whether the character shows nothing itself, but what is around it in another line, or in another order */
+static bool changes_lines(unsigned character) {
+        return character == 0x2028 || character == 0x2029 ||                          /* separators */
+               character == 0x061c || (character >= 0x200e && character <= 0x200f) || /* direction marks */
+               (character >= 0x202a && character <= 0x202e) ||                        /* embeddings */
+               (character >= 0x2066 && character <= 0x2069) || character == 0xfeff;   /* isolates, BOM */
+}
+
 void text_replace_noncharacters(char *text) {
         char *out = text, *end = text ? text + strlen(text) : NULL;
 
@@ -89,7 +97,7 @@ char *text_escape(const char *data, size_t size, size_t max) {
                 size_t n = length;
 
                 if (length == 0 || character < 0x20 || (character >= 0x7f && character < 0xa0) ||
-                    utf8_noncharacter(character)) {
+                    utf8_noncharacter(character) || changes_lines(character)) {
                         (void)snprintf(escaped, sizeof(escaped), "\\x%02x", (unsigned char)data[i]);
                         piece = escaped;
                         n = 4;

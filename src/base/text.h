@@ -13,9 +13,9 @@ bool utf8_noncharacter(unsigned character);
 /* Replaces noncharacters in valid UTF-8 by U+FFFD, in place: sd-bus takes the text then. NULL is allowed. */
 void text_replace_noncharacters(char *text);
 
-/* A copy that is safe to show, log and put on the bus: valid UTF-8, with control characters, invalid bytes and
- * noncharacters written as \xNN. Cut, with "..." at the end, so that it has at most max bytes. NULL when out of
- * memory. */
+/* A copy that is safe to show, log and put on the bus: valid UTF-8, with control characters, invalid bytes,
+ * noncharacters and what breaks lines or changes the direction of writing as \xNN. Cut, with "..." at the end, so that
+ * it has at most max bytes. NULL when out of memory. */
 char *text_escape(const char *data, size_t size, size_t max);
 
 /* For "did you mean": takes candidate for *nearest where it is fewer than *best single-character changes from word, and

@@ -18,7 +18,7 @@ typedef struct ManagerHandlers {
         void (*server_removed)(void *userdata, Server *server); /* while it can still be found */
         /* Its state or configuration; owner: whose workers it is about, or QUOTA_EVERYBODY */
         void (*server_changed)(void *userdata, Server *server, uid_t owner);
-        void (*tools_changed)(void *userdata, const Server *server);
+        void (*tools_changed)(void *userdata, const Server *server, uid_t owner);
         void (*workers_changed)(void *userdata, uid_t owner); /* their number */
         void (*worker_added)(void *userdata, uid_t owner, Worker *worker);
         void (*worker_changed)(void *userdata, uid_t owner, Worker *worker);

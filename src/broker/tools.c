@@ -21,11 +21,13 @@ typedef struct ToolList {
 } ToolList;
 
 /* One owner's list and, while it is fetched, who waits for it. owner is NULL for the one that a server of the
- * stateless era declared public. */
+ * stateless era declared public: to the user whose worker it was, for a worker does what its callers make it do, and no
+ * user writes what another one reads. */
 struct ToolCache {
         TAILQ_ENTRY(ToolCache) link;
         Server *server;
         char *owner;
+        uid_t uid; /* the pool's */
 
         ToolList list;
         bool known;       /* list is one that the server gave */
@@ -75,18 +77,18 @@ static bool list_equal(const ToolList *a, const ToolList *b) {
         return true;
 }
 
-static ToolCache *find_cache(Server *server, const char *owner) {
+static ToolCache *find_cache(Server *server, const char *owner, uid_t uid) {
         ToolCache *cache;
 
         TAILQ_FOREACH(cache, &server->tools, link)
-                if (owner ? cache->owner && streq(cache->owner, owner) : !cache->owner)
+                if (owner ? cache->owner && streq(cache->owner, owner) : !cache->owner && cache->uid == uid)
                         return cache;
 
         return NULL;
 }
 
-static ToolCache *get_cache(Server *server, const char *owner) {
-        ToolCache *cache = find_cache(server, owner);
+static ToolCache *get_cache(Server *server, const char *owner, uid_t uid) {
+        ToolCache *cache = find_cache(server, owner, uid);
 
         if (cache)
                 return cache;
@@ -95,7 +97,7 @@ static ToolCache *get_cache(Server *server, const char *owner) {
         if (!cache)
                 return NULL;
 
-        *cache = (ToolCache){ .server = server, .owner = owner ? strdup(owner) : NULL };
+        *cache = (ToolCache){ .server = server, .owner = owner ? strdup(owner) : NULL, .uid = uid };
         TAILQ_INIT(&cache->waiters);
         if (owner && !cache->owner) {
                 free(cache);
@@ -223,12 +225,13 @@ static void fetch_complete(ToolCache *cache, bool modern) {
         cache->expires = usec_add(now_monotonic(server), cache->ttl);
 
         if (changed && !cache->announced)
-                server->manager->handlers->tools_changed(server->manager->userdata, server);
+                server->manager->handlers->tools_changed(server->manager->userdata, server, cache->uid);
         cache->announced = false;
 
         answer(cache, NULL);
 
-        if (modern && cache->public && cache->owner && (public = get_cache(server, NULL)) && !public->fetching) {
+        if (modern && cache->public && cache->owner && cache->uid != QUOTA_EVERYBODY &&
+            (public = get_cache(server, NULL, cache->uid)) && !public->fetching) {
                 list_clear(&public->list);
                 public->list = cache->list;
                 public->known = true;
@@ -320,7 +323,7 @@ static bool usable(const ToolCache *cache) {
 }
 
 int tools_list(Server *server, const Client *client, tools_done_handler done, void *userdata, Failure *failure) {
-        ToolCache *cache = find_cache(server, NULL);
+        ToolCache *cache = find_cache(server, NULL, client->uid);
         Quota *quota = &server->manager->quota;
         ServerPool *server_pool;
         Waiter *waiter;
@@ -333,7 +336,7 @@ int tools_list(Server *server, const Client *client, tools_done_handler done, vo
 
         if (!usable(cache)) {
                 r = server_get_pool(server, client, &server_pool);
-                cache = r < 0 ? NULL : get_cache(server, server_pool->pool->owner);
+                cache = r < 0 ? NULL : get_cache(server, server_pool->pool->owner, server_pool->uid);
                 if (!cache)
                         return failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
         }
@@ -378,7 +381,7 @@ static void doubt(ToolCache *cache) {
 }
 
 void tools_worker_ready(ServerPool *server_pool) {
-        ToolCache *cache = find_cache(server_pool->server, server_pool->pool->owner);
+        ToolCache *cache = find_cache(server_pool->server, server_pool->pool->owner, server_pool->uid);
 
         /* The one that is being fetched from this very worker is as new as can be. */
         if (cache && !cache->fetching)
@@ -390,12 +393,12 @@ void tools_list_changed(ServerPool *server_pool) {
         ToolCache *cache;
 
         TAILQ_FOREACH(cache, &server->tools, link)
-                if (!cache->owner || streq(cache->owner, server_pool->pool->owner)) {
+                if (cache->owner ? streq(cache->owner, server_pool->pool->owner) : cache->uid == server_pool->uid) {
                         doubt(cache);
                         cache->announced = true;
                 }
 
-        server->manager->handlers->tools_changed(server->manager->userdata, server);
+        server->manager->handlers->tools_changed(server->manager->userdata, server, server_pool->uid);
 }
 
 void tools_forget(Server *server) {
@@ -406,7 +409,7 @@ void tools_forget(Server *server) {
 }
 
 void tools_pool_unused(ServerPool *server_pool) {
-        ToolCache *cache = find_cache(server_pool->server, server_pool->pool->owner);
+        ToolCache *cache = find_cache(server_pool->server, server_pool->pool->owner, server_pool->uid);
 
         if (cache && strncmp(cache->owner, "client:", strlen("client:")) == 0)
                 cache_free(cache);

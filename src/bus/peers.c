@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "bus/errors.h"
+#include "bus/message-size.h"
 
 #define PENDING_MAX 64    /* messages of one connection that wait to learn whose they are */
 #define STRANGERS_MAX 256 /* connections of which that isn't known yet */
@@ -18,6 +19,7 @@ typedef struct Stranger {
         sd_bus_slot *slot;
         sd_bus_message *pending[PENDING_MAX];
         unsigned n_pending;
+        size_t bytes; /* of these */
 } Stranger;
 
 static Stranger *stranger_free(Stranger *stranger) {
@@ -40,7 +42,6 @@ int peers_add(Service *service, Client *client, Connection *connection) {
         }
 
         peer->connection = connection;
-        TAILQ_INIT(&peer->checks);
         TAILQ_INIT(&peer->verdicts);
         client->peer = peer;
         TAILQ_INSERT_HEAD(&service->manager->clients, client, link);
@@ -72,13 +73,10 @@ sd_bus *peers_bus(const Service *service, const Client *client) {
         return !peer ? NULL : peer->connection ? peer->connection->bus : service->bus;
 }
 
-void peers_resume(Service *service _unused_, sd_bus_message *message) {
+int peers_resume(Service *service _unused_, sd_bus_message *message) {
         int r = sd_bus_message_rewind(message, true);
 
-        if (r >= 0)
-                r = sd_bus_enqueue_for_read(sd_bus_message_get_bus(message), message);
-        if (r < 0)
-                (void)sd_bus_reply_method_errno(message, r, NULL);
+        return r < 0 ? r : sd_bus_enqueue_for_read(sd_bus_message_get_bus(message), message);
 }
 
 static int read_groups(sd_bus_message *message, Client *client) {
@@ -153,8 +151,11 @@ static int on_credentials(sd_bus_message *reply, void *userdata, sd_bus_error *e
                 goto finish;
         }
 
-        for (unsigned i = 0; i < stranger->n_pending; i++)
-                peers_resume(service, stranger->pending[i]);
+        for (unsigned i = 0; i < stranger->n_pending; i++) {
+                r = peers_resume(service, stranger->pending[i]);
+                if (r < 0)
+                        (void)sd_bus_reply_method_errno(stranger->pending[i], r, NULL);
+        }
 
 finish:
         stranger_free(stranger);
@@ -162,9 +163,30 @@ finish:
         return 0;
 }
 
+/* The messages of one may take what one user's calls may, and those of all as much as all calls. The first one is as
+ * large as it is. */
+static bool has_room(Service *service, const Stranger *stranger, size_t bytes) {
+        const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
+        const Stranger *other;
+        uint64_t all = 0;
+
+        TAILQ_FOREACH(other, &service->strangers, link)
+                all += other->bytes;
+
+        return (all == 0 || all + bytes <= limits->queued_bytes) &&
+               (stranger->bytes == 0 || stranger->bytes + bytes <= limits->queued_bytes_per_user);
+}
+
 static int hold(Service *service, sd_bus_message *message, const char *name, sd_bus_error *error) {
         Stranger *stranger;
+        size_t bytes;
         int r;
+
+        r = message_size(message, &bytes);
+        if (r == -E2BIG)
+                return sd_bus_error_set(error, BUS_ERROR("LimitsExceeded"), "The call has too many arguments");
+        if (r < 0)
+                return r;
 
         TAILQ_FOREACH(stranger, &service->strangers, link)
                 if (streq(stranger->name, name))
@@ -199,7 +221,11 @@ static int hold(Service *service, sd_bus_message *message, const char *name, sd_
                 return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
                                          "Too many calls of this connection wait for its first: the limit is %u",
                                          PENDING_MAX);
+        if (!has_room(service, stranger, bytes))
+                return sd_bus_error_set(error, BUS_ERROR("LimitsExceeded"),
+                                        "Too many bytes of calls wait for this connection's first");
 
+        stranger->bytes += bytes;
         stranger->pending[stranger->n_pending++] = sd_bus_message_ref(message);
         return 1;
 }
@@ -208,15 +234,17 @@ static int hold(Service *service, sd_bus_message *message, const char *name, sd_
 static bool looks_at_objects(sd_bus_message *message) {
         const char *interface = sd_bus_message_get_interface(message);
 
-        return !interface || streq(interface, "org.freedesktop.DBus.Properties") ||
-               streq(interface, "org.freedesktop.DBus.ObjectManager") ||
-               streq(interface, "org.freedesktop.DBus.Introspectable");
+        /* sd-bus serves no call that doesn't name its interface. */
+        return interface && (streq(interface, "org.freedesktop.DBus.Properties") ||
+                             streq(interface, "org.freedesktop.DBus.ObjectManager") ||
+                             streq(interface, "org.freedesktop.DBus.Introspectable"));
 }
 
 int peers_enter(Service *service, sd_bus_message *message, Client *client, sd_bus_error *error) {
         uint64_t n_unread = 0;
 
         service->caller = client;
+        authorize_enter(service, message);
         if (service->options.user && client->uid != service->uid)
                 return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED,
                                          "This service belongs to the user with uid %u", (unsigned)service->uid);
@@ -255,9 +283,13 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
 
 static int on_name_lost(sd_bus_message *message, void *userdata, sd_bus_error *error _unused_) {
         Service *service = userdata;
-        const char *name, *old, *new;
+        const char *name, *old, *new, *sender = sd_bus_message_get_sender(message);
         Client *client;
 
+        /* On a bus anybody can send a signal to us alone, and sd-bus takes it for what a match with a well-known sender
+         * asks for. */
+        if (!sender || !streq(sender, "org.freedesktop.DBus"))
+                return 0;
         if (sd_bus_message_read(message, "sss", &name, &old, &new) < 0 || *new || name[0] != ':')
                 return 0;
 
@@ -290,8 +322,7 @@ void peers_done(Service *service) {
                 stranger_free(stranger);
         }
 
-        TAILQ_FOREACH(client, &service->manager->clients, link) {
-                authorize_refuse(service, client);
+        authorize_refuse(service);
+        TAILQ_FOREACH(client, &service->manager->clients, link)
                 forget(service, client);
-        }
 }

@@ -7,8 +7,6 @@
 /* What the bus layer keeps of a client */
 typedef struct Peer {
         Connection *connection; /* NULL: it is on the bus */
-        TAILQ_HEAD(, Check) checks;
-        unsigned n_waiting; /* messages of its checks */
         TAILQ_HEAD(, Verdict) verdicts;
         unsigned n_verdicts;
 } Peer;
@@ -30,7 +28,7 @@ sd_bus *peers_bus(const Service *service, const Client *client);
 int peers_enter(Service *service, sd_bus_message *message, Client *client, sd_bus_error *error);
 
 /* Puts a message that was held back into the queue of messages. */
-void peers_resume(Service *service, sd_bus_message *message);
+int peers_resume(Service *service, sd_bus_message *message);
 
 /* authorize.c */
 
@@ -46,15 +44,28 @@ typedef struct Question {
         const char *server, *method, *tool;
 } Question;
 
+bool authorize_asks(Service *service, const Server *server); /* whether polkit decides on the caller's use of it */
+
+/* The tool that the params of a tools/call name, where polkit decides on it; owned by the caller. *ret is NULL where it
+ * doesn't, and where the params are no good, which is said when they are checked. Negative with error set, and recorded
+ * in the log, where the tool can't be told. */
+int authorize_tool(Service *service, const Server *server, const char *method, const char *params, char **ret,
+                   sd_bus_error *error);
+
 /* Whether the caller of message may use the server in all these ways. 1: it may; 0: polkit was asked, and message is
  * held until it has answered; or negative with error set, and recorded in the log. */
-bool authorize_asks(Service *service, const Server *server); /* whether polkit decides on the caller's use of it */
 int authorize_use(Service *service, sd_bus_message *message, const Server *server, const Question *questions,
                   size_t n_questions, sd_bus_error *error);
 int authorize_manage(Service *service, sd_bus_message *message, const Question *question, sd_bus_error *error);
 
+/* Leaves the record of a call that was refused before it came so far. */
+void authorize_record(Service *service, const Question *question, FailureCode code);
+
 /* Finds out whether the caller may see what belongs to others. 1: that is known; 0: as above. */
 int authorize_view(Service *service, sd_bus_message *message);
+
+/* Sees what belongs to everybody, and nothing else */
+#define VIEWER_NOBODY ((uid_t)-2)
 
 /* Who sees what is being written, a reply on bus or a signal: a uid whose own objects these are, or QUOTA_EVERYBODY
  * for all of them */
@@ -63,8 +74,12 @@ uid_t authorize_viewer(Service *service, sd_bus *bus);
 /* What of the objects a client sees, likewise */
 uid_t authorize_sees(Service *service, const Client *client);
 
-void authorize_forget(Service *service, Client *client); /* it has left: withdraws what is asked for it */
-void authorize_refuse(Service *service, Client *client); /* the service leaves */
+/* polkit.c */
+
+int authorize_init(Service *service);
+void authorize_enter(Service *service, sd_bus_message *message); /* it is being dispatched, and perhaps was held */
+void authorize_forget(Service *service, Client *client);         /* it has left: withdraws what is asked for it */
+void authorize_refuse(Service *service);                         /* the service leaves: answers what is held */
 
 /* private.c: the private socket */
 

@@ -23,25 +23,22 @@ static int find_server(Service *service, const char *name, Server **ret, sd_bus_
         return bus_error_set_failure(error, &failure);
 }
 
+/* The server that is to be used. A call comes to its end here where there is none. */
+static int find_used(Service *service, const Question *question, Server **ret, sd_bus_error *error) {
+        int r;
+
+        r = find_server(service, question->server, ret, error);
+        if (r < 0)
+                authorize_record(service, question, FAILURE_NO_SUCH_SERVER);
+        return r;
+}
+
 static int enter(Service *service, sd_bus_message *message, const Question *question, sd_bus_error *error) {
         Server *server;
         int r;
 
-        r = find_server(service, question->server, &server, error);
+        r = find_used(service, question, &server, error);
         return r < 0 ? r : authorize_use(service, message, server, question, 1, error);
-}
-
-/* The tool that the params of a tools/call name; NULL where the request is none, or they are no good, which is found
- * when they are checked. Owned by the caller. */
-static char *tool_of(const Server *server, const char *method, const char *params) {
-        McpParams read;
-        JsonError error;
-
-        if (!streq(method, "tools/call") ||
-            mcp_params_read(params, strlen(params), server->config->limits.depth, &read, &error) < 0)
-                return NULL;
-
-        return json_decode(read.name);
 }
 
 static int reply_result(sd_bus_message *message, const Outcome *outcome, size_t limit) {
@@ -124,6 +121,7 @@ static int method_call(sd_bus_message *message, void *userdata, sd_bus_error *er
         Service *service = userdata;
         CallSpec spec = { .kind = REQUEST_CALL };
         _cleanup_(freep) char *tool = NULL;
+        Question question = {};
         Server *server;
         int r;
 
@@ -131,12 +129,16 @@ static int method_call(sd_bus_message *message, void *userdata, sd_bus_error *er
         if (r < 0)
                 return r;
 
-        r = find_server(service, spec.server, &server, error);
+        question = (Question){ .server = spec.server, .method = spec.method };
+        r = find_used(service, &question, &server, error);
         if (r < 0)
                 return r;
-        if (authorize_asks(service, server))
-                tool = tool_of(server, spec.method, spec.params);
-        r = authorize_use(service, message, server, &(Question){ spec.server, spec.method, tool }, 1, error);
+        r = authorize_tool(service, server, spec.method, spec.params, &tool, error);
+        if (r < 0)
+                return r;
+
+        question.tool = tool;
+        r = authorize_use(service, message, server, &question, 1, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -309,7 +311,7 @@ static int authorize_batch(Service *service, sd_bus_message *message, const Serv
         _cleanup_(freep) Question *questions = NULL;
         _cleanup_(freep) char **tools = NULL;
         size_t n = 0;
-        int r;
+        int r = 0;
 
         if (!authorize_asks(service, server))
                 return 1;
@@ -319,9 +321,13 @@ static int authorize_batch(Service *service, sd_bus_message *message, const Serv
         if (!questions || !tools)
                 return -ENOMEM;
 
-        for (size_t i = 0; i < n_items; i++) {
-                char *tool = tool_of(server, items[i].method, items[i].params);
+        for (size_t i = 0; i < n_items && r >= 0; i++) {
                 bool known = false;
+                char *tool;
+
+                r = authorize_tool(service, server, items[i].method, items[i].params, &tool, error);
+                if (r < 0)
+                        break;
 
                 for (size_t j = 0; j < n && !known; j++)
                         known = streq(questions[j].method, items[i].method) && streq(tools[j] ?: "", tool ?: "");
@@ -333,7 +339,8 @@ static int authorize_batch(Service *service, sd_bus_message *message, const Serv
                 }
         }
 
-        r = authorize_use(service, message, server, questions, n, error);
+        if (r >= 0)
+                r = authorize_use(service, message, server, questions, n, error);
         for (size_t i = 0; i < n; i++)
                 free(tools[i]);
         return r;
@@ -354,7 +361,7 @@ static int method_call_batch(sd_bus_message *message, void *userdata, sd_bus_err
         r = read_batch(message, &items, &n, error);
         if (r < 0)
                 return r;
-        r = find_server(service, name, &server, error);
+        r = find_used(service, &(Question){ name, "CallBatch", NULL }, &server, error);
         if (r < 0)
                 return r;
         r = authorize_batch(service, message, server, items, n, error);
@@ -366,6 +373,7 @@ static int method_call_batch(sd_bus_message *message, void *userdata, sd_bus_err
         if (r >= 0)
                 return 1;
 
+        authorize_record(service, &(Question){ name, "CallBatch", NULL }, failure.code);
         sd_bus_message_unref(message);
         return bus_error_set_failure(error, &failure);
 }
@@ -497,7 +505,7 @@ static int method_describe(sd_bus_message *message, void *userdata, sd_bus_error
         if (r < 0)
                 return r;
 
-        text = config_describe(server->config, service->launcher->ops->name, service->launcher->path);
+        text = config_describe_worker(server->config, service->launcher);
         if (!text)
                 return -ENOMEM;
         return sd_bus_reply_method_return(message, "s", text);

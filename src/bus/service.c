@@ -224,6 +224,9 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
         TAILQ_INIT(&service->strangers);
         TAILQ_INIT(&service->connections);
 
+        r = authorize_init(service);
+        if (r < 0)
+                return r;
         r = sd_event_add_time(event, &service->idle_source, CLOCK_MONOTONIC, USEC_INFINITY, 1, on_idle, service);
         if (r >= 0)
                 r = sd_event_source_set_enabled(service->idle_source, SD_EVENT_OFF);
@@ -294,6 +297,7 @@ Service *service_free(Service *service) {
         sd_event_source_disable_unref(service->idle_source);
         sd_event_source_disable_unref(service->leave_source);
         sd_event_source_disable_unref(service->end_source);
+        sd_event_source_disable_unref(service->passed_source);
         sd_bus_flush_close_unref(service->bus);
         sd_event_unref(service->event);
         free(service);

@@ -37,9 +37,12 @@ struct Service {
         Client *caller;        /* of the method call that is being dispatched */
         const uid_t *audience; /* who sees the signal that is being written; NULL: none is */
         TAILQ_HEAD(, Stranger) strangers;
-        unsigned n_strangers; /* connections that have called, and aren't known yet */
-        unsigned n_checks;    /* messages that wait for polkit */
-        uint64_t last_check;
+        unsigned n_strangers;       /* connections that have called, and aren't known yet */
+        TAILQ_HEAD(, Check) checks; /* messages that wait for polkit, or to be dispatched again */
+        unsigned n_checks;          /* passed included */
+        struct Check *passed;       /* of the message that is being dispatched, which was held */
+        sd_event_source *passed_source;
+        uint64_t last_check; /* the number of the last question */
 
         sd_event_source *listen_source;
         TAILQ_HEAD(, Connection) connections; /* of the private socket */

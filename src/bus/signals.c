@@ -6,7 +6,6 @@
 #include "bus/objects.h"
 #include "bus/peers.h"
 
-#define NOBODY ((uid_t)-2)    /* sees what belongs to everybody */
 #define SIGNALS_UNREAD_MAX 16 /* messages that a client of the private socket has not read */
 
 /* Appends a signal's arguments. */
@@ -51,7 +50,7 @@ static void tell(Service *service, const Client *client, const News *news) {
 
 /* owner: whom it concerns, or QUOTA_EVERYBODY */
 static void publish(Service *service, uid_t owner, const News *news) {
-        uid_t audience = service->options.user ? QUOTA_EVERYBODY : NOBODY;
+        uid_t audience = service->options.user ? QUOTA_EVERYBODY : VIEWER_NOBODY;
         bool broadcast = service->options.user || owner == QUOTA_EVERYBODY;
         const Client *client;
 
@@ -86,8 +85,8 @@ typedef struct Object {
         const char *path;
         const BusObject *kind;
         void *target;
-        const char *const *names; /* of the properties that changed */
-        const char *invalidated;  /* one that did as well, whose value isn't told; or NULL */
+        const char *const *names;       /* of the properties that changed */
+        const char *const *invalidated; /* and of those whose values aren't told; or NULL */
 } Object;
 
 static int append_added(sd_bus_message *signal, const void *what) {
@@ -123,8 +122,7 @@ static int append_changed(sd_bus_message *signal, const void *what) {
                 r = objects_append_properties(signal, object->kind, object->path, object->target, object->names);
         if (r < 0)
                 return r;
-        return object->invalidated ? sd_bus_message_append(signal, "as", 1, object->invalidated)
-                                   : sd_bus_message_append(signal, "as", 0);
+        return sd_bus_message_append_strv(signal, (char **)object->invalidated);
 }
 
 static void publish_object(Service *service, uid_t owner, const char *member, append_handler append,
@@ -161,28 +159,36 @@ static void on_server_removed(void *userdata, Server *server) {
                        &(Object){ path, &server_object, server, NULL, NULL });
 }
 
+/* What each sees in his own way isn't told to everybody: they have to ask for it. */
 static void on_server_changed(void *userdata, Server *server, uid_t owner) {
-        static const char *const configured[] = { "Description", "Scope", "ConfigurationFile", NULL },
+        static const char *const all[] = { "Description", "Scope", "ConfigurationFile", "State", "Workers", NULL },
+                                 *const configured[] = { "Description", "Scope", "ConfigurationFile", NULL },
                                  *const running[] = { "State", "Workers", NULL };
         _cleanup_(freep) char *path = server->gone ? NULL : server_object_path(server);
+        const Service *service = userdata;
+        bool personal = owner == QUOTA_EVERYBODY && !service->options.user;
 
         publish_name(userdata, owner, "ServerChanged", server->config->name);
-        if (owner == QUOTA_EVERYBODY)
-                publish_object(userdata, owner, "PropertiesChanged", append_changed,
-                               &(Object){ path, &server_object, server, configured, "State" });
-        else
-                publish_object(userdata, owner, "PropertiesChanged", append_changed,
-                               &(Object){ path, &server_object, server, running, NULL });
+        publish_object(userdata, owner, "PropertiesChanged", append_changed,
+                       &(Object){ path, &server_object, server,
+                                  personal                   ? configured
+                                  : owner == QUOTA_EVERYBODY ? all
+                                                             : running,
+                                  personal ? running : NULL });
 }
 
-static void on_tools_changed(void *userdata, const Server *server) {
-        publish_name(userdata, QUOTA_EVERYBODY, "ToolsChanged", server->config->name);
+static void on_tools_changed(void *userdata, const Server *server, uid_t owner) {
+        publish_name(userdata, owner, "ToolsChanged", server->config->name);
 }
 
 static void on_workers_changed(void *userdata, uid_t owner) {
+        static const char *const number[] = { "WorkersRunning", NULL }, *const none[] = { NULL };
+        const Service *service = userdata;
+        bool personal = owner == QUOTA_EVERYBODY && !service->options.user;
+
         publish_object(
                 userdata, owner, "PropertiesChanged", append_changed,
-                &(Object){ BUS_PATH, &root_object, userdata, (const char *const[]){ "WorkersRunning", NULL }, NULL });
+                &(Object){ BUS_PATH, &root_object, userdata, personal ? none : number, personal ? number : NULL });
 }
 
 static void on_worker_added(void *userdata, uid_t owner, Worker *worker) {

@@ -70,9 +70,9 @@ static int control_append_cancelled(Buffer *buffer, uint64_t id, const char *rea
         return buffer_append_string(buffer, text);
 }
 
-/* Our ids are digits in a string. */
+/* Our ids are digits in a string, the first of them no zero. */
 static bool read_id(JsonSlice value, uint64_t *ret) {
-        if (!json_is(value, '"') || value.size < 3)
+        if (!json_is(value, '"') || value.size < 3 || value.data[1] == '0')
                 return false;
 
         return json_unsigned((JsonSlice){ value.data + 1, value.size - 2 }, ret);
@@ -123,10 +123,20 @@ static int control_parse(const char *line, size_t size, unsigned depth_max, McpM
         return 0;
 }
 
+static void control_find_id(IdFinder *finder, const char *data, size_t size) {
+        control_id_finder_feed(&finder->control, data, size);
+}
+
+static bool control_found_id(const IdFinder *finder, uint64_t *ret) {
+        return control_id_finder_result(&finder->control, ret);
+}
+
 const WireProtocol control_protocol = {
         .name = "control",
         .read_params = mcp_params_read,
         .append_request = control_append_request,
         .append_cancelled = control_append_cancelled,
         .parse = control_parse,
+        .find_id = control_find_id,
+        .found_id = control_found_id,
 };

@@ -345,6 +345,14 @@ int json_scan(const char *text, size_t size, unsigned depth_max, JsonMember *mem
         return 0;
 }
 
+static void escape(unsigned character, char escaped[static 16]) {
+        if (character < 0x10000)
+                (void)snprintf(escaped, 16, "\\u%04x", character);
+        else
+                (void)snprintf(escaped, 16, "\\u%04x\\u%04x", 0xd800 + ((character - 0x10000) >> 10),
+                               0xdc00 + (character & 0x3ff));
+}
+
 /* Copies a text whose line breaks or noncharacters have to change. Line breaks stand only between tokens of valid
  * JSON, noncharacters only in strings. */
 static int append_changed(Buffer *buffer, JsonSlice value) {
@@ -368,11 +376,7 @@ static int append_changed(Buffer *buffer, JsonSlice value) {
                                 i += length;
                                 continue;
                         }
-                        if (character < 0x10000)
-                                (void)snprintf(escaped, sizeof(escaped), "\\u%04x", character);
-                        else
-                                (void)snprintf(escaped, sizeof(escaped), "\\u%04x\\u%04x",
-                                               0xd800 + ((character - 0x10000) >> 10), 0xdc00 + (character & 0x3ff));
+                        escape(character, escaped);
                 }
 
                 r = buffer_append(buffer, value.data + kept, i - kept);
@@ -400,17 +404,18 @@ int json_append_quoted(Buffer *buffer, const char *string, size_t size) {
 
         r = buffer_append(buffer, "\"", 1);
         for (size_t i = 0; i < size && r >= 0;) {
-                size_t length = utf8_sequence(string + i, size - i, NULL);
+                unsigned character = 0;
+                size_t length = utf8_sequence(string + i, size - i, &character);
                 unsigned char c = string[i];
 
                 if (length == 0) {
                         r = buffer_append_string(buffer, "\xef\xbf\xbd");
                         length = 1;
-                } else if (c < 0x20 || c == '"' || c == '\\') {
-                        char escaped[7];
+                } else if (c < 0x20 || c == '"' || c == '\\' || (length > 1 && utf8_noncharacter(character))) {
+                        char escaped[16];
 
-                        (void)snprintf(escaped, sizeof(escaped), "\\u%04x", c);
-                        r = buffer_append(buffer, escaped, 6);
+                        escape(length > 1 ? character : c, escaped);
+                        r = buffer_append_string(buffer, escaped);
                 } else
                         r = buffer_append(buffer, string + i, length);
                 i += length;

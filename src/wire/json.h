@@ -46,7 +46,8 @@ int json_scan(const char *text, size_t size, unsigned depth_max, JsonMember *mem
  * where traits says that it has any. -ENOMEM. */
 int json_append(Buffer *buffer, JsonSlice value, const JsonTraits *traits);
 
-/* Appends string (any bytes; invalid UTF-8 becomes U+FFFD) as a quoted JSON string. -ENOMEM. */
+/* Appends string (any bytes; invalid UTF-8 becomes U+FFFD, noncharacters are escaped) as a quoted JSON string. -ENOMEM.
+ */
 int json_append_quoted(Buffer *buffer, const char *string, size_t size);
 
 /* The functions below take values that json_scan() has passed, without white space around them. */

@@ -448,6 +448,14 @@ int mcp_append_method_not_found(Buffer *buffer, JsonSlice id) {
         return append_answer(buffer, id, ",\"error\":{\"code\":-32601,\"message\":\"Method not found\"}");
 }
 
+static void mcp_find_id(IdFinder *finder, const char *data, size_t size) {
+        mcp_id_finder_feed(&finder->mcp, data, size);
+}
+
+static bool mcp_found_id(const IdFinder *finder, uint64_t *ret) {
+        return mcp_id_finder_result(&finder->mcp, ret);
+}
+
 const WireProtocol mcp_protocol = {
         .name = "mcp",
         .read_params = mcp_params_read,
@@ -455,4 +463,6 @@ const WireProtocol mcp_protocol = {
         .append_cancelled = mcp_append_cancelled,
         .append_notification = mcp_append_notification,
         .parse = mcp_parse,
+        .find_id = mcp_find_id,
+        .found_id = mcp_found_id,
 };

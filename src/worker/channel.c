@@ -98,6 +98,21 @@ static ssize_t read_once(int fd) {
         }
 }
 
+static void tell_unfinished(Channel *channel, bool last) {
+        const Buffer *partial = &channel->lines.partial;
+
+        if (channel->handlers->unfinished && buffer_size(partial) > 0)
+                channel->handlers->unfinished(channel->userdata, buffer_data(partial), buffer_size(partial), last);
+}
+
+static void end_output(Channel *channel) {
+        if (channel->handlers->unfinished) {
+                tell_unfinished(channel, /* last= */ true);
+                buffer_done(&channel->lines.partial);
+        }
+        line_reader_flush(&channel->lines, &channel->handlers->output, channel->userdata);
+}
+
 static int on_output(sd_event_source *source _unused_, int fd, uint32_t revents _unused_, void *userdata) {
         Channel *channel = userdata;
         ssize_t n = read_once(fd);
@@ -106,11 +121,13 @@ static int on_output(sd_event_source *source _unused_, int fd, uint32_t revents 
                 return 0;
 
         if (n > 0 &&
-            line_reader_feed(&channel->lines, read_buffer, n, &channel->handlers->output, channel->userdata) >= 0)
+            line_reader_feed(&channel->lines, read_buffer, n, &channel->handlers->output, channel->userdata) >= 0) {
+                tell_unfinished(channel, /* last= */ false);
                 return 0;
+        }
 
         /* The end, or no memory for a line of which a part is lost now: either way no answer can be trusted. */
-        line_reader_flush(&channel->lines, &channel->handlers->output, channel->userdata);
+        end_output(channel);
         close_end(&channel->output_source, &channel->output_fd);
         channel->handlers->closed(channel->userdata, "stdout");
         return 0;
@@ -272,5 +289,5 @@ void channel_drain(Channel *channel) {
                                                channel->userdata) < 0)
                         break;
         }
-        line_reader_flush(&channel->lines, &channel->handlers->output, channel->userdata);
+        end_output(channel);
 }

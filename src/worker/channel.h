@@ -10,7 +10,10 @@
 typedef struct Channel Channel;
 
 typedef struct ChannelHandlers {
-        LineHandlers output;                                               /* the worker's stdout */
+        LineHandlers output; /* the worker's stdout */
+        /* After a read that ended within a line: what there is of it. last: there will be no more. NULL: nobody wants
+         * to know, and what stands behind the last line's end is a line. */
+        void (*unfinished)(void *userdata, const char *piece, size_t size, bool last);
         void (*diagnostic)(void *userdata, const char *line, size_t size); /* its stderr */
         void (*writable)(void *userdata);                                  /* all that was appended has left */
         void (*closed)(void *userdata, const char *what);                  /* the worker closed "stdin" or "stdout" */

@@ -42,7 +42,6 @@ int handshake_start(Worker *worker) {
         /* Nothing is asked of others than MCP servers: they are ready as soon as they are there. */
         if (worker->wire != &mcp_protocol) {
                 worker->step = HANDSHAKE_DONE;
-                worker_set_timer(worker, worker->started);
                 return 0;
         }
 

@@ -21,15 +21,17 @@ static void note_crash(Pool *pool, const Failure *failure) {
 /* What its calls are told: a request of which no byte was written goes to another worker, and so does, once, one of
  * an idempotent server. */
 static void fail_requests_of(Pool *pool, Worker *worker, const char *how) {
+        bool too_large = worker->reason.message && worker->reason.code == FAILURE_TOO_LARGE;
         uint64_t written = channel_written(worker->channel);
         Request *request, *previous;
 
         for (request = TAILQ_LAST(&worker->requests, RequestList); request; request = previous) {
-                previous = TAILQ_PREV(request, RequestList, link);
                 /* A command that has got no byte may have done all its work nevertheless. */
-                if (!pool->closing && ((request->position >= written && worker->wire != &once_protocol) ||
-                                       (pool->config->idempotent && !request->retried))) {
-                        request->retried = request->position < written;
+                bool seen = request->position < written || worker->wire == &once_protocol;
+
+                previous = TAILQ_PREV(request, RequestList, link);
+                if (!pool->closing && (!seen || (pool->config->idempotent && !request->retried && !too_large))) {
+                        request->retried = request->retried || seen;
                         pool_requeue(request);
                 }
         }
@@ -191,6 +193,10 @@ static void launch(Pool *pool, unsigned n) {
                 pool->n_processes++;
                 pool->n_workers++;
                 pool->handlers->worker_added(pool->userdata, worker);
+                /* A command that isn't greeted has its call before anything else is heard of it: it may have ended as
+                 * soon, and with a call given to none it would be run once more. */
+                if (worker->step == HANDSHAKE_DONE)
+                        worker_became_ready(worker);
         }
 
         /* Others that are there, or on their way, will see to the queue. */

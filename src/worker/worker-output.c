@@ -112,11 +112,11 @@ static void on_notification(Worker *worker, const McpMessage *message) {
 }
 
 /* A line that is no message, but may be the attempt of an answer: its call would wait for its deadline otherwise. */
-static bool fail_asker(Worker *worker, const McpIdFinder *finder, FailureCode code, const char *why) {
+static bool fail_asker(Worker *worker, const IdFinder *finder, FailureCode code, const char *why) {
         Request *request;
         uint64_t id;
 
-        if (!mcp_id_finder_result(finder, &id))
+        if (!worker->wire->found_id(finder, &id))
                 return false;
 
         request = find_request(worker, id);
@@ -127,19 +127,51 @@ static bool fail_asker(Worker *worker, const McpIdFinder *finder, FailureCode co
         return true;
 }
 
-/* A line that answers the one request under way, and says nothing of it. One that nothing asked for tells that the
- * worker and the broker aren't of one mind about what answers what. */
+/* What nothing asked for tells that the worker and the broker aren't of one mind about what answers what. But a process
+ * that has one call can't answer another's. */
+static void on_unasked(Worker *worker, const char *text, size_t size) {
+        _cleanup_(freep) char *shown = text_escape(text, MIN(size, LINE_SHOWN), LINE_SHOWN);
+
+        if (server_config_per_call(worker->config))
+                stray(worker, text, size);
+        else if (worker->state < WORKER_STOPPING)
+                worker_fail(worker, FAILURE_PROTOCOL_ERROR, "it wrote a line that nothing asked for: %s", shown ?: "");
+}
+
+static void remember_last_line(Worker *worker, char *text) {
+        free(worker->last_lines[0]);
+        memmove(worker->last_lines, worker->last_lines + 1, sizeof(worker->last_lines) - sizeof(char *));
+        worker->last_lines[WORKER_LAST_LINES - 1] = text;
+}
+
+/* The beginning of a line that may never come to its end: no answer is sent to the worker meanwhile that could be put
+ * behind it, and what was cut off by the worker's end isn't given to a caller. */
+void worker_on_unfinished(void *userdata, const char *piece, size_t size, bool last) {
+        Worker *worker = userdata;
+        _cleanup_(freep) char *shown = NULL;
+        char *words;
+
+        if (TAILQ_EMPTY(&worker->requests)) {
+                if (!last)
+                        on_unasked(worker, piece, size);
+                return;
+        }
+        if (!last)
+                return;
+
+        shown = text_escape(piece, MIN(size, LINE_SHOWN), LINE_SHOWN);
+        if (asprintf(&words, "(a line without its end) %s", shown ?: "") >= 0)
+                remember_last_line(worker, words);
+}
+
+/* A line that answers the one request under way, and says nothing of it */
 static void on_plain_line(Worker *worker, const char *line, size_t size) {
         Request *request = TAILQ_FIRST(&worker->requests);
         Outcome outcome = {};
         Buffer scratch = {};
 
         if (!request) {
-                _cleanup_(freep) char *shown = text_escape(line, MIN(size, LINE_SHOWN), LINE_SHOWN);
-
-                if (worker->state < WORKER_STOPPING)
-                        worker_fail(worker, FAILURE_PROTOCOL_ERROR, "it wrote a line that nothing asked for: %s",
-                                    shown ?: "");
+                on_unasked(worker, line, size);
                 return;
         }
 
@@ -166,6 +198,8 @@ void worker_conclude(Worker *worker) {
 
         if (!request || worker->reason.message || worker->exit_code == 0 || worker->asked_to_stop)
                 return;
+        if (worker->exit_code != CLD_EXITED && worker->config->idempotent && !request->retried)
+                return; /* it is sent once more */
 
         if (worker->exit_code != CLD_EXITED || worker->exit_status != 0) {
                 how = worker_describe_exit(worker);
@@ -197,14 +231,22 @@ void worker_on_line(void *userdata, const char *line, size_t size) {
                 return;
         }
 
+        if (worker->wire != &mcp_protocol) {
+                /* A sign of life, as an answer to a ping is */
+                worker->last_heard = worker_now(worker);
+                if (worker->suspect)
+                        pool_schedule(worker->pool);
+                worker->suspect = false;
+        }
+
         r = worker->wire->parse(line, size, worker->config->limits.depth, &message, &error);
         if (r < 0) {
-                McpIdFinder finder = {};
+                IdFinder finder = {};
                 char why[200];
 
                 (void)snprintf(why, sizeof(why), "its answer is no valid JSON: %s at byte %zu%s", error.reason,
                                error.offset, r == -E2BIG ? " (limits.depth)" : "");
-                mcp_id_finder_feed(&finder, line, size);
+                worker->wire->find_id(&finder, line, size);
                 if (!fail_asker(worker, &finder, FAILURE_PROTOCOL_ERROR, why))
                         stray(worker, line, size);
                 return;
@@ -226,8 +268,8 @@ void worker_on_line(void *userdata, const char *line, size_t size) {
 
                 if (request)
                         finish_failed(worker, request, FAILURE_PROTOCOL_ERROR,
-                                      "its answer has not exactly one of result and error: %.*s",
-                                      (int)MIN(size, LINE_SHOWN), line);
+                                      "its answer is neither a result nor an error: %.*s", (int)MIN(size, LINE_SHOWN),
+                                      line);
                 else
                         stray(worker, line, size);
                 break;
@@ -241,13 +283,14 @@ void worker_on_oversized(void *userdata, const char *piece, size_t size, bool la
         char why[200];
 
         if (!worker->wire->parse) {
-                if (worker->state < WORKER_STOPPING)
+                if (worker->state < WORKER_STOPPING &&
+                    !(worker->calls > 0 && TAILQ_EMPTY(&worker->requests) && server_config_per_call(worker->config)))
                         worker_fail(worker, FAILURE_TOO_LARGE, "it wrote more than limits.message, which is %llu bytes",
                                     (unsigned long long)limit);
                 return;
         }
 
-        mcp_id_finder_feed(&worker->oversized, piece, size);
+        worker->wire->find_id(&worker->oversized, piece, size);
         worker->oversized_size += size;
         (void)snprintf(why, sizeof(why), "it wrote a line of %s%llu bytes, and limits.message is %llu",
                        last ? "" : "more than ", (unsigned long long)worker->oversized_size, (unsigned long long)limit);
@@ -255,7 +298,7 @@ void worker_on_oversized(void *userdata, const char *piece, size_t size, bool la
         if (last) {
                 if (!fail_asker(worker, &worker->oversized, FAILURE_TOO_LARGE, why))
                         stray(worker, why, strlen(why));
-                worker->oversized = (McpIdFinder){};
+                worker->oversized = (IdFinder){};
                 worker->oversized_size = 0;
         } else if (worker->oversized_size / OVERSIZED_FACTOR > limit && worker->state < WORKER_STOPPING)
                 worker_fail(worker, FAILURE_PROTOCOL_ERROR, "%s", why);
@@ -264,8 +307,6 @@ void worker_on_oversized(void *userdata, const char *piece, size_t size, bool la
 void worker_on_diagnostic(void *userdata, const char *line, size_t size) {
         Worker *worker = userdata;
 
-        free(worker->last_lines[0]);
-        memmove(worker->last_lines, worker->last_lines + 1, sizeof(worker->last_lines) - sizeof(char *));
-        worker->last_lines[WORKER_LAST_LINES - 1] = text_escape(line, size, LINE_SHOWN);
+        remember_last_line(worker, text_escape(line, size, LINE_SHOWN));
         worker->pool->handlers->diagnostic(worker->pool->userdata, worker, line, size);
 }

@@ -149,6 +149,11 @@ int worker_write(Worker *worker, int appended) {
 
         if (r >= 0)
                 r = channel_flush(worker->channel);
+        if (r == -EPIPE && worker->wire == &once_protocol) {
+                /* It has all that it wanted of its stdin. */
+                channel_close_input(worker->channel);
+                return 0;
+        }
         if (r == -EPIPE)
                 hang_up(worker, "stdin");
 
@@ -269,6 +274,14 @@ static void on_closed(void *userdata, const char *what) {
 
 static const ChannelHandlers channel_handlers = {
         .output = { .line = worker_on_line, .oversized = worker_on_oversized },
+        .diagnostic = worker_on_diagnostic,
+        .writable = on_writable,
+        .closed = on_closed,
+};
+
+static const ChannelHandlers lines_handlers = {
+        .output = { .line = worker_on_line, .oversized = worker_on_oversized },
+        .unfinished = worker_on_unfinished,
         .diagnostic = worker_on_diagnostic,
         .writable = on_writable,
         .closed = on_closed,
@@ -427,6 +440,20 @@ void worker_cancel(Worker *worker, Request *request, const char *reason) {
         if (input)
                 (void)worker_write(worker, worker->wire->append_cancelled(input, request->id, reason));
 
+        /* One that has no ping: it said nothing for the whole time of a call, and gets no more before it says
+         * something.
+         */
+        if (worker->wire != &mcp_protocol) {
+                if (streq(reason, "timeout") &&
+                    usec_add(worker->last_heard, worker->config->timeouts.call) <= worker_now(worker))
+                        worker->suspect = true;
+                if (worker->suspect && worker->n_requests == 0)
+                        worker_stop(worker, /* impatient= */ true);
+                else if (worker->state <= WORKER_DRAINING)
+                        request_left(worker);
+                return;
+        }
+
         /* It may be busy with what nobody waits for. A sign of life is enough from one that takes calls side by
          * side; the next call of one that takes them in turn would wait behind this one, so it has to prove first
          * that it is free. */
@@ -572,8 +599,9 @@ static int worker_open(Worker *worker, Launcher *launcher, const char *owner, Fa
         r = open_ends(worker->config->transport, theirs, ours);
         if (r >= 0)
                 r = channel_new(worker->event, TAKE_FD(ours[0]), TAKE_FD(ours[1]), TAKE_FD(ours[2]),
-                                worker->config->limits.message, worker->wire == &once_protocol, &channel_handlers,
-                                worker, &worker->channel);
+                                worker->config->limits.message, worker->wire == &once_protocol,
+                                worker->wire == &lines_protocol ? &lines_handlers : &channel_handlers, worker,
+                                &worker->channel);
         if (r >= 0)
                 r = launcher->ops->start(launcher,
                                          &(ProcessSpec){ .config = worker->config,

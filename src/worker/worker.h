@@ -65,6 +65,7 @@ struct Worker {
 
         uint64_t started_realtime, last_active_realtime;                                     /* usec, CLOCK_REALTIME */
         uint64_t started, ready_since, last_active, last_check, last_weighed, ping_deadline; /* CLOCK_MONOTONIC */
+        uint64_t last_heard; /* when it wrote a line; usec, CLOCK_MONOTONIC */
         uint64_t calls, late_answers, stray_lines;
         uint64_t calls_max, retire_at; /* recycling, with its jitter */
         bool worn_out;                 /* due for recycling */
@@ -73,7 +74,7 @@ struct Worker {
         bool accounted;                /* its failure has been told to those who waited for it */
         bool suspect;                  /* a call was given up: it has to answer a ping first */
 
-        McpIdFinder oversized; /* a line over limits.message, as it goes by */
+        IdFinder oversized; /* a line over limits.message, as it goes by */
         uint64_t oversized_size;
         WorkerBudget log_lines, notifications; /* what was used of it, kept by whoever passes them on */
         char *last_stray;
@@ -116,6 +117,7 @@ void handshake_hung_up(Worker *worker); /* it has closed a pipe, and not exited 
 bool handshake_died(Worker *worker);    /* whether the question killed it, so that another process is worth a try */
 void worker_on_line(void *userdata, const char *line, size_t size);
 void worker_on_oversized(void *userdata, const char *piece, size_t size, bool last);
+void worker_on_unfinished(void *userdata, const char *piece, size_t size, bool last); /* protocol lines */
 void worker_on_diagnostic(void *userdata, const char *line, size_t size);
 uint64_t worker_now(const Worker *worker); /* usec, CLOCK_MONOTONIC, of this turn of the loop */
 int worker_write(Worker *worker, int appended);

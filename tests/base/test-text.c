@@ -121,6 +121,9 @@ static void test_escape(void) {
                 { BYTES("\x7f"), 100, "\\x7f" },
                 { BYTES("\xc2\x85"), 100, "\\xc2\\x85" }, /* NEL, a control character */
                 { BYTES("\xc2\xa0"), 100, "\xc2\xa0" },
+                { BYTES("\xe2\x80\xa8"), 100, "\\xe2\\x80\\xa8" }, /* LINE SEPARATOR */
+                { BYTES("\xe2\x80\xae"), 100, "\\xe2\\x80\\xae" }, /* RIGHT-TO-LEFT OVERRIDE */
+                { BYTES("\xef\xbb\xbf"), 100, "\\xef\\xbb\\xbf" }, /* BYTE ORDER MARK */
                 { BYTES("\xff"
                         "a\xc3"),
                   100, "\\xffa\\xc3" },

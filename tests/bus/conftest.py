@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 os.environ.pop("DBUS_SESSION_BUS_ADDRESS", None)
 
 import private_bus  # noqa: E402
+from mock_polkit import MockPolkit  # noqa: E402
 from service import DAEMON, ECHO_WORKER, Service  # noqa: E402
 
 
@@ -57,6 +58,36 @@ def service(make_service):
 def caller(service):
     """A caller of the service. Write the service's configuration before the first call."""
     return service.caller()
+
+
+@pytest.fixture
+def system_service(make_service):
+    """A system service's daemon, which callers of any uid can reach: service.caller(uid=...)."""
+    if os.getuid() != 0:
+        pytest.skip("only root can be several users")
+    service = make_service(system=True)
+    service.start_bus()
+    service.let_others_in()
+    return service
+
+
+@pytest.fixture
+def make_polkit(system_service):
+    made = []
+
+    def make(rule="no"):
+        made.append(MockPolkit(system_service.bus.address, rule))
+        return made[-1]
+
+    yield make
+    for polkit in made:
+        polkit.close()
+
+
+@pytest.fixture
+def polkit(make_polkit):
+    """A polkit on the system service's bus, which says no to all that its rule doesn't allow."""
+    return make_polkit()
 
 
 @pytest.hookimpl(hookwrapper=True)

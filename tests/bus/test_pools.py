@@ -269,17 +269,6 @@ def as_user(service, uid, server):
     return int(done.stdout)
 
 
-@pytest.fixture
-def system_service(make_service):
-    """A system service's daemon, which callers of any uid may call."""
-    if os.getuid() != 0:
-        pytest.skip("only root can be several users")
-    service = make_service(system=True)
-    service.start_bus()
-    service.let_others_in()
-    return service
-
-
 OTHERS = {"users": [65534, 1]}
 
 

@@ -1,12 +1,14 @@
 """A program that uses McpExec, on a bus connection of its own (python3-dbus)."""
 
 import json
+import os
 import re
 import time
 from contextlib import contextmanager
 
 import dbus
 import dbus.bus
+import dbus.lowlevel
 from dbus.mainloop.glib import DBusGMainLoop
 
 from waiting import SLOWNESS, turn_loop
@@ -80,7 +82,8 @@ def check_failure(error, name, *patterns):
 class Pending:
     """A call that is under way."""
 
-    def __init__(self):
+    def __init__(self, interactive=False):
+        self.interactive = interactive
         self.done = False
         self.answers = 0
         self.finished = None
@@ -130,10 +133,29 @@ class Signals:
 _connections = []
 
 
+@contextmanager
+def another_user(uid, groups=()):
+    """Connections made in the block are those of that user, as the bus sees it: only root can do that."""
+    if uid is None:
+        yield
+        return
+    mine = os.getgroups()
+    os.setgroups(groups)
+    os.setegid(groups[0] if groups else uid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(mine)
+
+
 class Caller:
-    def __init__(self, address, name=NAME):
+    def __init__(self, address, name=NAME, uid=None, groups=()):
         self.name = name
-        self.bus = dbus.bus.BusConnection(address, mainloop=DBusGMainLoop())
+        with another_user(uid, groups):
+            self.bus = dbus.bus.BusConnection(address, mainloop=DBusGMainLoop())
         _connections.append(self.bus)
         self.bus.set_exit_on_disconnect(False)
         self.closed = False
@@ -157,11 +179,21 @@ class Caller:
         except dbus.DBusException as error:
             raise CallFailed.of(error) from None
 
-    def begin(self, member, signature, *args, path=PATH, interface=ROOT, timeout=PATIENCE):
-        """One method call, not waited for."""
-        pending = Pending()
-        self.bus.call_async(self.name, path, interface, member, signature, args,
-                            pending.succeed, pending.fail, timeout=timeout * SLOWNESS)
+    def begin(self, member, signature, *args, path=PATH, interface=ROOT, timeout=PATIENCE, interactive=False):
+        """One method call, not waited for; interactive: its caller may be asked for a password."""
+        pending = Pending(interactive)
+        message = dbus.lowlevel.MethodCallMessage(self.name, path, interface, member)
+        message.append(*args, signature=signature)
+        message.set_allow_interactive_authorization(interactive)
+
+        def answered(reply):
+            if isinstance(reply, dbus.lowlevel.ErrorMessage):
+                text = "".join(str(arg) for arg in reply.get_args_list()[:1])
+                pending.fail(dbus.DBusException(text, name=reply.get_error_name()))
+            else:
+                pending.succeed(*reply.get_args_list())
+
+        self.bus.send_message_with_reply(message, answered, timeout * SLOWNESS, require_main_loop=True)
         self.bus.flush()
         return pending
 

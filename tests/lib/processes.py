@@ -124,6 +124,12 @@ def private_memory(pid):
     return total
 
 
+def peak_memory(pid):
+    """The most bytes of memory that the process has ever had."""
+    line = next(line for line in _read(pid, "status").splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
 def processor_time(pid):
     """Seconds of user and system time that the process has used."""
     fields = _stat(pid)

@@ -4,7 +4,7 @@ import os
 import socket
 import struct
 
-METHOD_CALL, METHOD_RETURN, ERROR = 1, 2, 3
+METHOD_CALL, METHOD_RETURN, ERROR, SIGNAL = 1, 2, 3, 4
 
 
 class RawBus:
@@ -13,8 +13,10 @@ class RawBus:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(60)
         self._socket.connect(path)
-        uid = str(os.getuid()).encode().hex().encode()
+        uid = str(os.geteuid()).encode().hex().encode()
         self._socket.sendall(b"\0AUTH EXTERNAL " + uid + b"\r\n")
+        self._line()
+        self._socket.sendall(b"NEGOTIATE_UNIX_FD\r\n")
         self._line()
         self._socket.sendall(b"BEGIN\r\n")
         self._serial = 0
@@ -37,6 +39,33 @@ class RawBus:
 
     def call(self, destination, path, interface, member, *strings):
         """Call with string arguments, as bytes of any kind. Returns (type, error name or None, body)."""
+        self._send(METHOD_CALL, destination, path, interface, member, *strings)
+        while True:
+            kind, fields, body = self._receive()
+            if kind in (METHOD_RETURN, ERROR) and fields.get(5) == self._serial:
+                return kind, fields.get(4), body
+
+    def send(self, destination, path, interface, member, *strings, fds=()):
+        """Call without waiting for the answer, with file descriptors that the arguments don't mention."""
+        self._send(METHOD_CALL, destination, path, interface, member, *strings, fds=fds)
+
+    def send_body(self, destination, path, interface, member, signature, body):
+        """Call without waiting for the answer, with a body that was marshalled elsewhere."""
+        self._serial += 1
+        fields = [(1, b"o", path), (2, b"s", interface), (3, b"s", member), (6, b"s", destination), (8, b"g", signature)]
+        self._socket.sendall(_message(METHOD_CALL, self._serial, fields, body))
+
+    def signal(self, destination, path, interface, member, *strings):
+        """A signal to one receiver, with string arguments."""
+        self._send(SIGNAL, destination, path, interface, member, *strings)
+
+    def reply(self, destination, serial, signature, body):
+        """Answer a call, though nobody has called."""
+        self._serial += 1
+        fields = [(5, b"u", serial), (6, b"s", destination), (8, b"g", signature)]
+        self._socket.sendall(_message(METHOD_RETURN, self._serial, fields, body))
+
+    def _send(self, kind, destination, path, interface, member, *strings, fds=()):
         self._serial += 1
         body = b""
         for value in strings:
@@ -45,11 +74,9 @@ class RawBus:
         fields = [(1, b"o", path), (2, b"s", interface), (3, b"s", member), (6, b"s", destination)]
         if strings:
             fields.append((8, b"g", "s" * len(strings)))
-        self._socket.sendall(_message(METHOD_CALL, self._serial, fields, body))
-        while True:
-            kind, fields, body = self._receive()
-            if kind in (METHOD_RETURN, ERROR) and fields.get(5) == self._serial:
-                return kind, fields.get(4), body
+        if fds:
+            fields.append((9, b"u", len(fds)))
+        socket.send_fds(self._socket, [_message(kind, self._serial, fields, body)], fds)
 
     def _receive(self):
         head = self._exactly(16)
@@ -72,6 +99,9 @@ def _message(kind, serial, fields, body):
     for code, signature, value in fields:
         array += b"\0" * (-len(array) % 8)
         array += struct.pack("<BB", code, 1) + signature + b"\0"
+        if signature == b"u":
+            array += struct.pack("<I", value)
+            continue
         data = value.encode()
         array += struct.pack("<B" if signature == b"g" else "<I", len(data)) + data + b"\0"
     head = struct.pack("<cBBBIII", b"l", kind, 0, 1, len(body), serial, len(array)) + array

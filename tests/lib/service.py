@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -54,6 +55,7 @@ class Service:
         self._daemons = {}
         self._direct = []
         self._started = False
+        self._open_folder = None
 
     # Configuration
 
@@ -127,18 +129,30 @@ class Service:
         self._start_script.chmod(0o755)
 
     def let_others_in(self):
-        """Make the bus's socket reachable for other users: the temporary folders above it are closed to them."""
+        """Make the bus's socket, and the rest, reachable for other users: the temporary folders above are closed to them.
+        The socket gets a second path, for every pytest that starts closes the folder that it shares with this one."""
+        self._open_folder = self._open_folder or Path(tempfile.mkdtemp(prefix="mcp-exec-test-"))
+        self._open_folder.chmod(0o711)
+        try:
+            os.link(self.bus.socket, self._open_folder / "bus")
+            self.bus.address = f"unix:path={self._open_folder}/bus"
+        except OSError:
+            pass  # another file system: the first path has to do
         for folder in [self.bus.folder, *self.bus.folder.parents]:
             if folder.stat().st_uid == os.getuid() and folder != Path(tempfile.gettempdir()) and folder != Path("/"):
                 folder.chmod(folder.stat().st_mode | 0o011)
 
-    def run_directly(self):
-        """Start the daemon without activation and wait until it has its name. Returns the Popen."""
+    def run_directly(self, user=None):
+        """Start the daemon without activation, as another user if one is named, and wait until it has its name.
+        Returns the Popen."""
         self.start_bus()
+        if user is not None:
+            self.folder.chmod(0o777)  # for what a sanitizer has to say
         environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", **self.environment()}
         with open(self.log_file, "ab") as log:
             daemon = subprocess.Popen(self.arguments(), env=environment, stdin=subprocess.DEVNULL, stdout=log,
-                                      stderr=log, start_new_session=True)
+                                      stderr=log, start_new_session=True, user=user, group=user,
+                                      extra_groups=None if user is None else [])
         self._direct.append(daemon)
         try:
             eventually(lambda: self.daemon() or daemon.poll() is not None, "the daemon has its name")
@@ -146,10 +160,10 @@ class Service:
             raise AssertionError(f"{error}\n{self.log_text()[-3000:]}") from None
         return daemon
 
-    def caller(self):
-        """A new connection to the bus."""
+    def caller(self, uid=None, groups=()):
+        """A new connection to the bus, of another user if one is named (let_others_in() first)."""
         self.start_bus()
-        caller = Caller(self.bus.address)
+        caller = Caller(self.bus.address, uid=uid, groups=groups)
         self._callers.append(caller)
         return caller
 
@@ -218,6 +232,8 @@ class Service:
             problems += self._stop_daemons()
             problems += self._kill_leftovers()
             self.bus.stop()
+        if self._open_folder:
+            shutil.rmtree(self._open_folder)
         reports = self.sanitizer_reports()
         if reports:
             problems.append(f"sanitizer reports:\n{reports[:20000]}")

@@ -288,8 +288,14 @@ def connect_socket():
 # Installation
 
 
+def booted():
+    """Whether this is a throwaway systemd, and not somebody's machine."""
+    return os.environ.get("container") == "with-systemd" and Path("/proc/1/comm").read_text().strip() == "systemd"
+
+
 def install():
     """As the README says, from the build on: and users alice and bob, who are in group mcp-exec, and carol, who isn't."""
+    assert booted(), "this changes the whole system: run it in tests/with-systemd"
     folder = BUILD / "system"
     if not (folder / "build.ninja").exists():
         run("meson", "setup", folder, REPO, "--prefix=/usr", timeout=120)

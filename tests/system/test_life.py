@@ -1,14 +1,13 @@
 """When the broker runs, and what becomes of its workers when it doesn't."""
 
 import json
-import os
 import signal
 import time
 
 import pytest
 
 from caller import fails
-from machine import (BROKER, CALL, CONFIG, active, connect_socket, main_process, python_json, python_text, run_as, show,
+from machine import (BROKER, CALL, CONFIG, active, connect_socket, main_process, python_text, run_as, show,
                      systemctl, tool_json, worker_processes, worker_units)
 from waiting import SLOWNESS, eventually
 
@@ -26,7 +25,7 @@ def test_contact_through_the_socket_starts_the_broker(machine):
 def test_idle_means_inactive_and_the_next_call_starts_it(machine, alice):
     machine.echo(keep_alive={"timeout": 0.3}, access={"users": ["alice"]})
     machine.write("mcp-exec.json", json.dumps({"idle_timeout": 0.5}))
-    for _ in range(3):
+    for _ in range(2):
         alice.call_tool("echo", "echo", {"message": "hi"})
         broker = machine.broker()
         eventually(inactive, "the broker has left")
@@ -40,13 +39,13 @@ def test_no_call_is_lost_to_a_broker_that_leaves(machine, alice):
     machine.echo(keep_alive={"timeout": 0.05}, access={"users": ["alice"]})
     machine.write("mcp-exec.json", json.dumps({"idle_timeout": 0.05}))
     brokers = set()
-    for turn in range(15):
+    for turn in range(10):
         alice.call_tool("echo", "echo", {"message": "hi"})
         brokers.add(machine.broker())
         time.sleep(0.02 * turn)
         # More starts a minute than a service may have that isn't told to leave at once.
         systemctl("reset-failed", BROKER)
-    assert len(brokers) > 3, "it never left"
+    assert len(brokers) > 2, "it never left"
 
 
 def test_no_worker_outlives_a_killed_broker(machine, alice, bob):
@@ -159,9 +158,8 @@ def test_the_caller_of_busctl_sees_an_error_not_silence(machine):
 
 def test_scope_client_ends_with_its_connection(machine, alice):
     machine.python("mine", scope="client", access={"users": ["alice"]})
-    pid = python_json(alice, "import os; answer = os.getpid()", "mine")
-    assert os.path.exists("/proc")
+    python_text(alice, "", "mine")
     processes = worker_processes()
-    assert processes and pid
+    assert processes
     alice.close()
     eventually(lambda: not any(process.alive() for process in processes), "its worker is gone")

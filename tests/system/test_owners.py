@@ -153,7 +153,7 @@ def test_what_one_uses_up_is_not_the_others(machine, alice, bob, limit):
     machine.write("mcp-exec.json", f'{{"limits": {{"{limit}": 2}}}}')
     machine.obedient("first", access={"groups": ["mcp-exec"]}, pool={"max": 2, "concurrency": 1, "queue": 1})
     machine.obedient("second", access={"groups": ["mcp-exec"]}, pool={"max": 2, "concurrency": 1, "queue": 0})
-    calls = [alice.begin_tool("first", "sleep", {"seconds": 2, "message": "done"}) for _ in range(2)]
+    calls = [alice.begin_tool("first", "sleep", {"seconds": 1, "message": "done"}) for _ in range(2)]
     eventually(lambda: machine.root.property("CallsInFlight") == 2, "two calls under way")
     with fails("LimitsExceeded"):
         alice.call_tool("second", "sleep", {"message": "more"})

@@ -1,79 +1,17 @@
-"""What polkit is asked, and what its answers do: a stand-in for it that notes the questions and answers as it is told."""
+"""What polkit is asked, and what its answers do, with the stand-in for it of polkit_stand_in.py."""
 
-import dbus
 import dbus.lowlevel
-import dbus.service
 import pytest
 
-from caller import NAME, OBJECT_MANAGER, PATH, ROOT, WORKER, CallFailed, Caller, fails
-from machine import DENIED, SYSTEM_BUS, active, identity, systemctl, worker_units
+from caller import NAME, OBJECT_MANAGER, PATH, ROOT, WORKER, CallFailed, fails
+from machine import DENIED, worker_units
+from polkit_stand_in import ASK, DENIAL, NO, POLKIT, YES
 from waiting import eventually, settle
-
-POLKIT = "org.freedesktop.PolicyKit1"
-AUTHORITY = f"{POLKIT}.Authority"
-DENIAL = "org.freedesktop.DBus.Error.AccessDenied"
-YES, NO, ASK = (True, False), (False, False), (False, True)
-
-
-class Question:
-    def __init__(self, subject, action, details, flags, cancellation, answer, fail):
-        self.subject, self.action, self.details, self.flags = subject, str(action), dict(details), int(flags)
-        self.cancellation, self.cancelled = str(cancellation), False
-        self._answer, self._fail = answer, fail
-
-    def answer(self, authorized, challenge=False):
-        self._answer((authorized, challenge, dbus.Dictionary({}, signature="ss")))
-
-    def fail(self, name=f"{POLKIT}.Error.Failed"):
-        self._fail(dbus.DBusException("no", name=name))
-
-
-class Mock(dbus.service.Object):
-    """answers: what to say at once by action, else the question is left open."""
-
-    def __init__(self):
-        with identity("polkitd"):
-            self.caller = Caller(SYSTEM_BUS)
-        self.bus = self.caller.bus
-        self.questions, self.answers = [], {}
-        super().__init__(self.bus, "/org/freedesktop/PolicyKit1/Authority")
-        assert self.bus.request_name(POLKIT) == dbus.bus.REQUEST_NAME_REPLY_PRIMARY_OWNER
-
-    @dbus.service.method(AUTHORITY, in_signature="(sa{sv})sa{ss}us", out_signature="(bba{ss})",
-                         async_callbacks=("answer", "fail"))
-    def CheckAuthorization(self, subject, action, details, flags, cancellation, answer, fail):
-        question = Question(subject, action, details, flags, cancellation, answer, fail)
-        self.questions.append(question)
-        if question.action.rpartition(".")[2] in self.answers:
-            question.answer(*self.answers[question.action.rpartition(".")[2]])
-
-    @dbus.service.method(AUTHORITY, in_signature="s", out_signature="")
-    def CancelCheckAuthorization(self, cancellation):
-        for question in self.questions:
-            if question.cancellation == cancellation:
-                question.cancelled = True
-
-    def asked(self, number=1):
-        """That many questions, the last of them."""
-        return eventually(lambda: len(self.questions) >= number and self.questions[number - 1], f"question {number}")
 
 
 def call(caller, server, tool="echo", arguments={"message": "hi"}):
     """A call that is waited for while the stand-in answers: they have one main loop."""
     return caller.begin_tool(server, tool, arguments).wait()
-
-
-@pytest.fixture
-def mock(machine):
-    systemctl("mask", "--runtime", "--now", "polkit.service")
-    mock = Mock()
-    yield mock
-    mock.bus.release_name(POLKIT)
-    mock.remove_from_connection()
-    mock.caller.close()
-    systemctl("unmask", "--runtime", "polkit.service")
-    systemctl("start", "polkit.service")
-    assert active("polkit.service")
 
 
 def begin_interactively(caller, member, signature, *arguments):
@@ -144,28 +82,34 @@ def test_every_other_answer_is_a_denial(mock, carol, answer, error):
     assert not worker_units()
 
 
-@pytest.mark.parametrize("body", [("s", "yes"), ("b", True), ("(bb)", (True, False)), ("", None), ("(bbs)", (True, False, ""))])
-def test_an_answer_of_another_form_is_a_denial(mock, carol, body):
-    signature, value = body
+def test_an_answer_of_another_form_is_a_denial(machine, mock, carol):
+    """Each to a connection of its own, as a verdict is kept for one."""
+    body = []
 
     def reply(_, message):
         if message.get_member() != "CheckAuthorization":
             return dbus.lowlevel.HANDLER_RESULT_NOT_YET_HANDLED
         answer = dbus.lowlevel.MethodReturnMessage(message)
-        if signature:
+        for signature, value in body:
             answer.append(value, signature=signature)
         mock.bus.send_message(answer)
         return dbus.lowlevel.HANDLER_RESULT_HANDLED
 
     mock.bus.add_message_filter(reply)
-    with fails(DENIED):
-        call(carol, "python", "run", {"code": "1"})
+    for body[:] in ([("s", "yes")], [("b", True)], [("(bb)", (True, False))], [], [("(bbs)", (True, False, ""))],
+                    [("b", True), ("b", False)], [("(uu)", (1, 0))]):
+        with fails(DENIAL):
+            call(machine.caller("carol"), "python", "run", {"code": "1"})
     assert not worker_units()
 
 
-def test_silence_is_a_denial_and_the_question_is_withdrawn(mock, carol):
+def test_silence_is_a_denial_and_the_question_is_withdrawn(mock, carol, bob):
+    """Unless people may be asked: it takes a while to type a password."""
+    patient = begin_interactively(bob, "Call", "sss", "python", "tools/list", "")
+    asked = mock.asked()
+    assert asked.flags == 1
     pending = carol.begin_tool("python", "run", {"code": "1"})
-    question = mock.asked()
+    question = mock.asked(2)
     with fails(DENIAL):
         pending.wait(8)
     eventually(lambda: question.cancelled, "the question is withdrawn")
@@ -174,6 +118,28 @@ def test_silence_is_a_denial_and_the_question_is_withdrawn(mock, carol):
     settle(0.3)
     assert pending.answers == 1
     assert not worker_units()
+
+    assert not patient and not asked.cancelled
+    asked.answer(*YES)
+    answer = eventually(lambda: patient, "the answer")[0]
+    assert not isinstance(answer, dbus.lowlevel.ErrorMessage), answer.get_args_list()
+
+
+def test_many_held_calls_hurt_nobody_else(machine, mock, carol, bob):
+    """Those beyond what one connection may have wait are refused, and everything is answered."""
+    machine.echo(access={"users": ["bob"]})
+    calls = [carol.begin_tool("python", "run", {"code": str(number)}) for number in range(100)]
+    question = mock.asked()
+    assert call(bob, "echo")
+    assert not all(pending.done for pending in calls)
+    question.answer(*NO)
+    names = set()
+    for pending in calls:
+        with fails((DENIAL, "LimitsExceeded")) as caught:
+            pending.wait()
+        names.add(caught[0].name)
+    assert names == {DENIAL, "LimitsExceeded"}
+    assert len(mock.questions) == 1, "they all ask the same"
 
 
 def test_a_caller_that_leaves_has_its_question_withdrawn(machine, mock, carol):
@@ -185,17 +151,6 @@ def test_a_caller_that_leaves_has_its_question_withdrawn(machine, mock, carol):
     settle(0.3)
     assert not worker_units()
     assert machine.root.property("CallsInFlight") == 0
-
-
-def test_asking_people_is_the_callers_choice(mock, carol):
-    answers = begin_interactively(carol, "Call", "sss", "python", "tools/list", "")
-    question = mock.asked()
-    assert question.flags == 1
-    settle(6)
-    assert not answers and not question.cancelled, "it takes a while to type a password"
-    question.answer(*YES)
-    answer = eventually(lambda: answers, "the answer")[0]
-    assert not isinstance(answer, dbus.lowlevel.ErrorMessage), answer.get_args_list()
 
 
 def test_a_verdict_is_one_connections_and_one_servers(machine, mock, carol):
@@ -239,10 +194,10 @@ def test_nobody_is_asked_about_who_may_anyway(machine, mock):
     assert not mock.questions
 
 
-def test_looking_at_objects_asks_quietly(mock, alice, bob):
+def test_looking_at_objects_asks_quietly(machine, mock, bob):
     """Whether one sees what is others'; a no shows less and is no error, and nobody is bothered."""
     def seen():
-        objects = alice.begin("GetManagedObjects", "", interface=OBJECT_MANAGER).wait()
+        objects = machine.caller("alice").begin("GetManagedObjects", "", interface=OBJECT_MANAGER).wait()
         return [path for path, interfaces in objects.items() if WORKER in interfaces]
 
     mock.answers = {"execute-code": YES, "manage": NO}
@@ -250,4 +205,4 @@ def test_looking_at_objects_asks_quietly(mock, alice, bob):
     assert seen() == []
     assert {question.flags for question in mock.questions} == {0}
     mock.answers["manage"] = YES
-    assert len(eventually(seen, "bob's worker is seen", timeout=12)) == 1
+    assert len(seen()) == 1

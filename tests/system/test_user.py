@@ -29,9 +29,10 @@ class Session:
         return self.run("busctl", "--user", "--json=short", "call", *NAMES, member, *arguments, **options)
 
     def python(self, code):
-        result = json.loads(json.loads(self.call("CallTool", "sss", "python", "run", json.dumps({"code": code})).stdout)["data"][0])
-        assert result["structuredContent"]["exception"] is None
-        return result["structuredContent"]["stdout"].strip()
+        said = self.call("CallTool", "sss", "python", "run", json.dumps({"code": code})).stdout
+        content = json.loads(json.loads(said)["data"][0])["structuredContent"]
+        assert content["exception"] is None
+        return content["stdout"].strip()
 
     def show(self, unit, name):
         return self.run("systemctl", "--user", "show", "-P", name, unit).stdout.strip()
@@ -45,7 +46,7 @@ class Session:
 
 
 @pytest.fixture(scope="module")
-def manager(installed):
+def manager(installed_system):
     unit = f"user@{uid('alice')}.service"
     systemctl("start", unit, timeout=60)
     session = Session("alice")
@@ -112,6 +113,6 @@ def test_the_end_of_a_worker_is_told(session):
 
 def test_others_have_no_way_in(session):
     session.python("")
-    said = run("runuser", "-u", "bob", "--", "env", f"DBUS_SESSION_BUS_ADDRESS=unix:path={session.runtime}/bus", "busctl", "--user",
-               "call", *NAMES, "ListServers", check=False)
+    said = run("runuser", "-u", "bob", "--", "env", f"DBUS_SESSION_BUS_ADDRESS=unix:path={session.runtime}/bus",
+               "busctl", "--user", "call", *NAMES, "ListServers", check=False)
     assert said.returncode != 0

@@ -131,6 +131,43 @@ static void test_control_others(void) {
         assert_false(parse("{\"type\":\"control_response\",\"subtype\":\"success\",\"request_id\":\"x\"}").ours);
 }
 
+/* Whose answer a line was meant to be that can't be parsed */
+static void test_control_ids(void) {
+        static const struct {
+                const char *line;
+                uint64_t number; /* 0: nobody's */
+        } rows[] = {
+                { "{\"type\":\"control_response\",\"response\":{\"request_id\":\"7\",\"response\":01}}", 7 },
+                { " {\"request_id\" : \"7\", \"x\":[01], \"type\" : \"control_response\"}\r", 7 },
+                { "{\"type\":\"control_response\",\"request_id\":\"8\",\"response\":{\"request_id\":\"7\"}}", 7 },
+                { "{\"type\":\"control_response\",\"response\":{\"x\":{\"request_id\":\"9\"},\"request_id\":\"7\"}}",
+                  7 },
+                { "{\"type\":\"control_response\",\"response\":{\"response\":\"\\\"request_id\\\"\",\"request_id\":"
+                  "\"7\"}}",
+                  7 },
+                { "{\"type\":\"control_response\",\"response\":[{\"request_id\":\"9\"}],\"request_id\":\"7\"}", 7 },
+                { "{\"type\":\"control_response\",\"request_id\":\"8\",\"response\":{\"request_id\":7}}", 0 },
+                { "{\"type\":\"control_response\",\"response\":{\"request_id\":\"7\"", 0 },
+                { "{\"type\":\"control_response\",\"request_id\":\"7\"} x", 0 },
+                { "[{\"type\":\"control_response\",\"request_id\":\"7\"}]", 0 },
+                { "{\"type\":\"report\",\"request_id\":\"7\",\"x\":01}", 0 },
+                { "{\"type\":\"control_response\",\"id\":7,\"result\":01}", 0 },
+                { "{\"type\":\"control_response\",\"request_id\":\"0000000000000000000000000007\"}", 0 },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(rows); i++)
+                for (size_t step = 1; step < 5; step++) {
+                        size_t size = strlen(rows[i].line);
+                        uint64_t number = 0;
+                        IdFinder finder = {};
+
+                        for (size_t at = 0; at < size; at += step)
+                                control_protocol.find_id(&finder, rows[i].line + at, MIN(step, size - at));
+                        assert_number(control_protocol.found_id(&finder, &number), rows[i].number > 0);
+                        assert_number(number, rows[i].number);
+                }
+}
+
 static void assert_plain(const char *text, size_t size, const char *wanted) {
         Buffer scratch = {};
         JsonTraits traits;
@@ -147,6 +184,7 @@ static void test_plain_results(void) {
         assert_plain("four\n", 5, "\"four\\u000a\"");
         assert_plain("", 0, "\"\"");
         assert_plain("a\0b\xff", 4, "\"a\\u0000b\xef\xbf\xbd\"");
+        assert_plain("\xef\xbf\xbe \xf4\x8f\xbf\xbf", 8, "\"\\ufffe \\udbff\\udfff\"");
 }
 
 int main(void) {
@@ -155,6 +193,7 @@ int main(void) {
         test_params();
         test_control_answers();
         test_control_others();
+        test_control_ids();
         test_plain_results();
         return 0;
 }
