@@ -45,6 +45,7 @@ static const Field worker_fields[] = {
         { "ServerInfo", 's', offsetof(WorkerState, info) },
         { "LastActiveTimestamp", 't', offsetof(WorkerState, last_active) },
         { "Calls", 't', offsetof(WorkerState, calls) },
+        { "CallTimeUSec", 't', offsetof(WorkerState, call_time) },
         { "InFlight", 'u', offsetof(WorkerState, in_flight) },
         { "LateAnswers", 't', offsetof(WorkerState, late_answers) },
         { "StrayLines", 't', offsetof(WorkerState, stray_lines) },
@@ -195,6 +196,7 @@ int status_fetch_state(Cli *cli, ServiceState *ret) {
                 qsort(state.servers, state.n_servers, sizeof(ServerState), compare_servers);
         if (state.n_workers > 0)
                 qsort(state.workers, state.n_workers, sizeof(WorkerState), compare_workers);
+        processes_read();
         *ret = state;
         return STATUS_OK;
 }
@@ -225,42 +227,6 @@ int status_no_server(const ServiceState *state, const char *name) {
         if (nearest)
                 return fail(STATUS_UNKNOWN, "no server is named %s: did you mean %s?", name, nearest);
         return fail(STATUS_UNKNOWN, "no server is named %s; mcp-exec list shows the servers", name);
-}
-
-static bool read_proc(uint32_t pid, const char *name, char *ret, size_t size) {
-        char path[64];
-        FILE *file;
-        size_t n;
-
-        (void)snprintf(path, sizeof(path), "/proc/%u/%s", pid, name);
-        file = pid > 0 ? fopen(path, "re") : NULL;
-        if (!file)
-                return false;
-        n = fread(ret, 1, size - 1, file);
-        (void)fclose(file);
-        ret[n] = 0;
-        return n > 0;
-}
-
-uint64_t worker_memory(uint32_t pid) {
-        unsigned long long pages;
-        char text[256];
-
-        if (!read_proc(pid, "statm", text, sizeof(text)) || sscanf(text, "%*u %llu", &pages) != 1)
-                return 0;
-        return pages * sysconf(_SC_PAGESIZE);
-}
-
-uint64_t worker_cpu(uint32_t pid) {
-        unsigned long long user, kernel;
-        const char *after_name;
-        char text[1024];
-
-        /* proc(5): the name may hold anything, also parentheses; fields 14 and 15 count from the start. */
-        if (!read_proc(pid, "stat", text, sizeof(text)) || !(after_name = strrchr(text, ')')) ||
-            sscanf(after_name + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &kernel) != 2)
-                return 0;
-        return (user + kernel) * USEC_PER_SEC / sysconf(_SC_CLK_TCK);
 }
 
 uint64_t now_usec(void) {

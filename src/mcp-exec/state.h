@@ -7,7 +7,7 @@
 typedef struct WorkerState {
         const char *path, *id, *server, *owner, *state, *era, *version, *info;
         uint32_t pid, in_flight;
-        uint64_t started, last_active, calls, late_answers, stray_lines;
+        uint64_t started, last_active, calls, call_time, late_answers, stray_lines;
 } WorkerState;
 
 typedef struct ServerState {
@@ -30,9 +30,10 @@ void state_done(ServiceState *state);
 const ServerState *state_server(const ServiceState *state, const char *name);
 int status_no_server(const ServiceState *state, const char *name);
 
-/* Resident memory in bytes, 0 where it isn't known */
+/* What a worker and its children take (processes.c), as of the last processes_read(): resident memory in bytes,
+ * processor time in microseconds; 0 where it isn't known. */
+void processes_read(void);
 uint64_t worker_memory(uint32_t pid);
-/* The processor time that it has used, in microseconds, likewise */
 uint64_t worker_cpu(uint32_t pid);
 
 /* Wall clock */

@@ -61,6 +61,28 @@ static void add_tool_json(Buffer *json, const ToolInfo *tool) {
         must(buffer_append_string(json, "}"));
 }
 
+/* The description of an argument, and what it can be where that is said */
+static char *argument_help(JsonSlice root, JsonSlice property) {
+        JsonSlice schema = schema_resolve(root, property), element;
+        _cleanup_(freep) char *description = json_decode(json_get(property, "description"));
+        const char *position = NULL, *separator = "";
+        Buffer text = {};
+
+        if (!description)
+                description = json_decode(json_get(schema, "description"));
+        if (description)
+                must(buffer_append_string(&text, description));
+        while (json_next_element(json_get(schema, "enum"), &position, &element)) {
+                _cleanup_(freep) char *word = json_decode(element);
+
+                must(buffer_append_string(&text, *separator ? separator : description ? ": " : ""));
+                must(word ? buffer_append_string(&text, word) : buffer_append(&text, element.data, element.size));
+                separator = ", ";
+        }
+        must(buffer_append(&text, "", 1));
+        return text.data;
+}
+
 static void show_tool(const ToolInfo *tool, const char *server) {
         static const char *const titles[] = { "ARGUMENT", "TYPE", "", "DESCRIPTION" };
         Table table = { .titles = titles, .n_columns = ELEMENTSOF(titles) };
@@ -72,15 +94,15 @@ static void show_tool(const ToolInfo *tool, const char *server) {
                 put_lines(stdout, tool->description, strlen(tool->description));
 
         while (json_next_member(json_get(root, "properties"), &position, &key, &value)) {
-                _cleanup_(freep) char *name = json_decode(key), *description = NULL;
+                _cleanup_(freep) char *name = json_decode(key), *text = NULL;
 
                 if (!name)
                         out_of_memory();
-                description = json_decode(json_get(schema_resolve(root, value), "description"));
+                text = argument_help(root, value);
                 table_add(&table, COLOR_BOLD, name);
                 table_add(&table, COLOR_NONE, schema_type_words(schema_types(root, value)));
                 table_add(&table, COLOR_NONE, schema_requires(root, name) ? "required" : "");
-                table_add(&table, COLOR_NONE, description ?: "");
+                table_add(&table, COLOR_NONE, text);
         }
 
         (void)fputc('\n', stdout);

@@ -26,6 +26,7 @@ static void add_worker_json(Buffer *json, const WorkerState *worker) {
         add_number(json, ",\"startedUSec\":", worker->started);
         add_number(json, ",\"lastActiveUSec\":", worker->last_active);
         add_number(json, ",\"calls\":", worker->calls);
+        add_number(json, ",\"callTimeUSec\":", worker->call_time);
         add_number(json, ",\"inFlight\":", worker->in_flight);
         add_number(json, ",\"lateAnswers\":", worker->late_answers);
         add_number(json, ",\"strayLines\":", worker->stray_lines);

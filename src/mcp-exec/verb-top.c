@@ -14,7 +14,7 @@
 /* What a worker had done when it was looked at before */
 typedef struct Before {
         char *id;
-        uint64_t calls, cpu;
+        uint64_t answers, call_time, cpu;
 } Before;
 
 typedef struct Top {
@@ -41,6 +41,15 @@ static const Before *find_before(const Top *top, const char *id) {
         return NULL;
 }
 
+static uint64_t answers(const WorkerState *worker) {
+        return worker->calls - MIN(worker->calls, (uint64_t)worker->in_flight);
+}
+
+/* What grew, also where a process has gone meanwhile and took its share along */
+static uint64_t grown(uint64_t now, uint64_t before) {
+        return now - MIN(now, before);
+}
+
 static void remember(Top *top, const ServiceState *state, uint64_t when) {
         for (size_t i = 0; i < top->n_before; i++)
                 free(top->before[i].id);
@@ -50,8 +59,8 @@ static void remember(Top *top, const ServiceState *state, uint64_t when) {
         if (!top->before)
                 out_of_memory();
         for (size_t i = 0; i < state->n_workers; i++) {
-                top->before[i] = (Before){ strdup(state->workers[i].id), state->workers[i].calls,
-                                           worker_cpu(state->workers[i].pid) };
+                top->before[i] = (Before){ strdup(state->workers[i].id), answers(&state->workers[i]),
+                                           state->workers[i].call_time, worker_cpu(state->workers[i].pid) };
                 if (!top->before[i].id)
                         out_of_memory();
         }
@@ -62,7 +71,7 @@ static void remember(Top *top, const ServiceState *state, uint64_t when) {
 /* A row a server: what its workers did since the look before, or since they started. */
 static void add_server(const Top *top, const ServiceState *state, const ServerState *server, uint64_t elapsed,
                        Table *table) {
-        uint64_t calls = 0, memory = 0, recent = 0, cpu = 0;
+        uint64_t calls = 0, memory = 0, recent = 0, call_time = 0, cpu = 0;
         unsigned workers = 0;
 
         for (size_t i = 0; i < state->n_workers; i++) {
@@ -75,8 +84,9 @@ static void add_server(const Top *top, const ServiceState *state, const ServerSt
                 workers++;
                 calls += worker->calls;
                 memory += worker_memory(worker->pid);
-                recent += worker->calls - (before ? before->calls : 0);
-                cpu += worker_cpu(worker->pid) - (before ? before->cpu : 0);
+                recent += grown(answers(worker), before ? before->answers : 0);
+                call_time += grown(worker->call_time, before ? before->call_time : 0);
+                cpu += grown(worker_cpu(worker->pid), before ? before->cpu : 0);
         }
 
         table_add(table, COLOR_BOLD, server->name);
@@ -90,15 +100,16 @@ static void add_server(const Top *top, const ServiceState *state, const ServerSt
                 table_add(table, COLOR_NONE, "-");
                 table_add(table, COLOR_NONE, "-");
         }
+        table_add(table, COLOR_NONE, recent > 0 ? format_duration(call_time / recent) : "-");
         table_addf(table, COLOR_NONE, "%u", server->in_flight);
         table_addf(table, COLOR_NONE, "%u", server->queued);
         table_add(table, COLOR_NONE, memory > 0 ? format_bytes(memory) : "-");
 }
 
 static int show(Top *top, bool redraw) {
-        static const char *const titles[] = { "SERVER", "STATE",     "WORKERS", "CALLS", "CALLS/S",
-                                              "CPU",    "IN FLIGHT", "QUEUED",  "MEMORY" };
-        Table table = { .titles = titles, .n_columns = ELEMENTSOF(titles), .right = 0x1fc };
+        static const char *const titles[] = { "SERVER", "STATE",   "PROCS",  "CALLS", "CALLS/S",
+                                              "CPU",    "LATENCY", "ACTIVE", "QUEUE", "MEMORY" };
+        Table table = { .titles = titles, .n_columns = ELEMENTSOF(titles), .right = 0x3fc };
         ServiceState state;
         uint64_t now;
         int status;

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from command_line import PROGRAM
 from waiting import eventually
 
 
@@ -123,6 +124,33 @@ def test_top_is_one_snapshot_without_a_terminal(service, cli):
     assert result.status == 0 and "\x1b" not in result.out and "CALLS/S" in result.out
     assert next(line.split() for line in result.out.splitlines() if line.startswith("echo"))[4] == "0.0"
     assert cli("top", "--json").json["servers"][0]["name"] == "echo"
+
+
+def test_what_a_workers_children_take_counts(service, cli):
+    service.obedient()
+    before = cli("status", "obedient", "--json").json["workers"] or cli("start", "obedient") and \
+        cli("status", "obedient", "--json").json["workers"]
+    cli("call", "obedient", "grandchild", "{}")
+    after = cli("status", "obedient", "--json").json["workers"]
+    assert after[0]["memory"] > before[0]["memory"] > 1_000_000 and after[0]["callTimeUSec"] > 0
+
+
+def test_rates_of_top(service, cli):
+    service.obedient()
+    call = cli.start("call", "obedient", "sleep", '{"seconds": 30}')
+    busy = subprocess.Popen(["bash", "-c", f"while :; do '{PROGRAM}' -q call obedient sleep '{{\"seconds\": 0.05}}' || exit; done"],
+                            env=cli.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        def rates():
+            row = next(line for line in cli("top").out.splitlines() if line.startswith("obedient"))
+            # SERVER STATE PROCS CALLS CALLS/S CPU LATENCY (with its unit) ACTIVE QUEUE MEMORY
+            return row.split() if " ms" in row else None
+        row = eventually(rates, "there are rates")
+        assert float(row[4]) > 0 and 50 <= float(row[6]) < 5000 and int(row[8]) >= 1, row
+    finally:
+        for process in (busy, call):
+            process.terminate()
+            process.communicate()
 
 
 def test_monitor(service, cli):
