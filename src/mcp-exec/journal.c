@@ -17,7 +17,7 @@ static void get_field(sd_journal *journal, const char *name, JsonSlice *ret) {
                 *ret = (JsonSlice){ (const char *)data + prefix, size - prefix };
 }
 
-static void show_entry(const Cli *cli, sd_journal *journal, const char *indentation) {
+static void show_entry(const Cli *cli, sd_journal *journal) {
         char when[32] = "";
         uint64_t usec = 0;
         JsonSlice message, pid;
@@ -48,7 +48,7 @@ static void show_entry(const Cli *cli, sd_journal *journal, const char *indentat
         seconds = usec / USEC_PER_SEC;
         if (localtime_r(&seconds, &local))
                 (void)strftime(when, sizeof(when), "%b %d %H:%M:%S", &local);
-        printf("%s%s%s%s", indentation, color_on(COLOR_DIM), when, color_off(COLOR_DIM));
+        printf("%s%s%s", color_on(COLOR_DIM), when, color_off(COLOR_DIM));
         if (pid.data)
                 printf(" [%.*s]", (int)pid.size, pid.data);
         (void)fputs(" ", stdout);
@@ -83,7 +83,7 @@ static int follow_journal(const Cli *cli, sd_journal *journal) {
 
         for (;;) {
                 while ((r = sd_journal_next(journal)) > 0)
-                        show_entry(cli, journal, "");
+                        show_entry(cli, journal);
                 if (r < 0)
                         return r;
                 if (fflush(stdout) != 0)
@@ -94,9 +94,9 @@ static int follow_journal(const Cli *cli, sd_journal *journal) {
         }
 }
 
-int status_show_journal(Cli *cli, const char *server, bool whole, unsigned lines, bool follow,
-                        const char *indentation) {
+int status_show_journal(Cli *cli, const char *server, bool whole, unsigned lines, bool follow, unsigned *ret_n) {
         sd_journal *journal = NULL;
+        unsigned n = 0;
         int r;
 
         r = sd_journal_open(&journal, SD_JOURNAL_LOCAL_ONLY);
@@ -106,13 +106,13 @@ int status_show_journal(Cli *cli, const char *server, bool whole, unsigned lines
                 r = sd_journal_seek_tail(journal);
         if (r >= 0)
                 r = sd_journal_previous_skip(journal, lines);
-        if (r > 0)
-                do
-                        show_entry(cli, journal, indentation);
-                while ((r = sd_journal_next(journal)) > 0);
+        for (; r > 0; r = sd_journal_next(journal), n++)
+                show_entry(cli, journal);
         if (r >= 0 && follow)
                 r = follow_journal(cli, journal);
 
+        if (ret_n)
+                *ret_n = n;
         sd_journal_close(journal);
         return r < 0 ? fail(STATUS_UNREACHABLE, "the journal can't be read: %s", strerror(-r)) : STATUS_OK;
 }

@@ -13,7 +13,7 @@
 #define FIRST_COLUMN_MIN ((size_t)12)
 #define LAST_COLUMN_MIN ((size_t)16)
 
-static bool use_colors, errors_as_json;
+static bool use_colors, errors_as_json, silent;
 
 static const char *const color_codes[] = {
         [COLOR_NONE] = "",          [COLOR_BOLD] = "\x1b[1m",     [COLOR_DIM] = "\x1b[2m",
@@ -40,8 +40,8 @@ void output_open(ColorChoice colors, bool json) {
                                                  !(no_color && *no_color) && !(term && streq(term, "dumb")));
 }
 
-bool output_is_terminal(void) {
-        return isatty(STDOUT_FILENO);
+void output_silence(bool be_silent) {
+        silent = be_silent;
 }
 
 size_t output_width(void) {
@@ -112,8 +112,10 @@ void put_lines(FILE *file, const char *text, size_t size) {
 }
 
 int fail_named(int status, const char *name, const char *message) {
-        (void)fflush(stdout);
+        if (silent)
+                return status;
 
+        (void)fflush(stdout);
         if (errors_as_json) {
                 Buffer text = {};
 
@@ -164,6 +166,9 @@ void note(const char *format, ...) {
         if (vasprintf(&message, format, ap) < 0)
                 out_of_memory();
         va_end(ap);
+
+        if (silent)
+                return;
 
         (void)fflush(stdout);
         put_lines(stderr, message, strlen(message));

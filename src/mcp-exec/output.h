@@ -15,9 +15,10 @@ typedef enum ColorChoice { COLORS_AUTO, COLORS_ALWAYS, COLORS_NEVER } ColorChoic
 /* -1 where the word is none of them */
 int color_choice_from_string(const char *word);
 
-void output_open(ColorChoice colors, bool json);
-bool output_is_terminal(void);
+/* Whether fail() and note() say nothing */
+void output_silence(bool silent);
 
+void output_open(ColorChoice colors, bool json);
 /* Columns of the terminal; SIZE_MAX where there is none */
 size_t output_width(void);
 

@@ -134,13 +134,8 @@ static int status_item(Cli *cli, FILE *file, JsonSlice item, unsigned *n_files) 
 
 /* What of the result can be opened; the service has checked it, other services might not. */
 static int status_open_result(const char *text, JsonSlice *ret) {
-        JsonSlice result = schema_open(text);
-
-        if (!result.data && json_scan(text, strlen(text), JSON_DEPTH_MAX, NULL, 0, NULL, NULL) < 0)
-                return fail(STATUS_UNREACHABLE, "the service's answer is no JSON");
-
-        *ret = result.data ? result : (JsonSlice){ text, strlen(text) };
-        return STATUS_OK;
+        *ret = json_open(text);
+        return ret->data ? STATUS_OK : fail(STATUS_UNREACHABLE, "the service's answer is no JSON");
 }
 
 int status_show_result(Cli *cli, const char *text) {

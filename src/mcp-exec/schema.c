@@ -14,18 +14,24 @@ static const struct {
         { "object", SCHEMA_OBJECT },
 };
 
-JsonSlice schema_open(const char *text) {
-        JsonSlice schema = { text, strlen(text) };
+JsonSlice json_open(const char *text) {
+        JsonSlice value = { text, strlen(text) };
 
-        if (json_scan(text, schema.size, JSON_DEPTH_MAX, NULL, 0, NULL, NULL) < 0)
+        if (json_scan(text, value.size, JSON_DEPTH_MAX, NULL, 0, NULL, NULL) < 0)
                 return (JsonSlice){};
 
-        while (schema.size > 0 && strchr(" \t\r\n", schema.data[0])) {
-                schema.data++;
-                schema.size--;
+        while (value.size > 0 && strchr(" \t\r\n", value.data[0])) {
+                value.data++;
+                value.size--;
         }
-        while (schema.size > 0 && strchr(" \t\r\n", schema.data[schema.size - 1]))
-                schema.size--;
+        while (value.size > 0 && strchr(" \t\r\n", value.data[value.size - 1]))
+                value.size--;
+        return value;
+}
+
+JsonSlice schema_open(const char *text) {
+        JsonSlice schema = json_open(text);
+
         return json_is(schema, '{') ? schema : (JsonSlice){};
 }
 

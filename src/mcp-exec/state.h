@@ -39,5 +39,6 @@ uint64_t worker_cpu(uint32_t pid);
 /* Wall clock */
 uint64_t now_usec(void);
 
-/* The journal (journal.c): a server's lines. whole: also what the service says of it. */
-int status_show_journal(Cli *cli, const char *server, bool whole, unsigned lines, bool follow, const char *indent);
+/* The journal (journal.c): a server's lines. whole: also what the service says of it. *ret_n: how many there are;
+ * may be NULL. */
+int status_show_journal(Cli *cli, const char *server, bool whole, unsigned lines, bool follow, unsigned *ret_n);

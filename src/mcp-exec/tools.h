@@ -32,7 +32,8 @@ enum {
         SCHEMA_OBJECT = 1 << 6,
 };
 
-JsonSlice schema_open(const char *text); /* an empty slice where the text is no JSON object */
+JsonSlice json_open(const char *text);   /* the text's value; an empty slice where it is no JSON */
+JsonSlice schema_open(const char *text); /* likewise where it is no object */
 JsonSlice schema_resolve(JsonSlice root, JsonSlice schema);
 unsigned schema_types(JsonSlice root, JsonSlice schema); /* 0: not said */
 JsonSlice schema_property(JsonSlice root, JsonSlice schema, const char *name);

@@ -137,12 +137,13 @@ static void print_done(Batch *batch) {
                 free(item->outcome);
                 item->outcome = NULL;
         }
-        if (batch->n_done == batch->n_items || isatty(STDOUT_FILENO))
+        if (isatty(STDOUT_FILENO))
                 (void)fflush(stdout);
         show_progress(batch);
 }
 
 static void item_done(Item *item, const char *result, const char *error, const char *message) {
+        JsonSlice value = result ? json_open(result) : (JsonSlice){};
         Buffer line = {};
         bool is_error = false;
 
@@ -152,16 +153,14 @@ static void item_done(Item *item, const char *result, const char *error, const c
                 must(buffer_append(&line, item->id.data, item->id.size));
                 must(buffer_append_string(&line, ","));
         }
-        if (result) {
-                JsonSlice value = schema_open(result);
-
+        if (value.data) {
                 is_error = json_is(json_get(value, "isError"), 't');
                 must(buffer_append_string(&line, is_error ? "\"ok\":false,\"result\":" : "\"ok\":true,\"result\":"));
-                must(json_append(&line, value.data ? value : (JsonSlice){ result, strlen(result) },
-                                 &(JsonTraits){ .newlines = true }));
+                must(json_append(&line, value, &(JsonTraits){ .newlines = true }));
         } else {
-                add_json_string(&line, "\"ok\":false,\"error\":{\"name\":", short_error_name(error));
-                add_json_string(&line, ",\"message\":", message);
+                add_json_string(&line,
+                                "\"ok\":false,\"error\":{\"name\":", error ? short_error_name(error) : "ProtocolError");
+                add_json_string(&line, ",\"message\":", message ?: "the service's answer is no JSON");
                 must(buffer_append_string(&line, "}"));
         }
         must(buffer_append(&line, "}", 2));
@@ -169,7 +168,7 @@ static void item_done(Item *item, const char *result, const char *error, const c
         item->outcome = line.data;
         item->done = true;
         item->batch->n_done++;
-        item->batch->n_failed += !result || is_error;
+        item->batch->n_failed += !value.data || is_error;
 }
 
 static int on_answer(sd_bus_message *reply, void *userdata, sd_bus_error *ret_error _unused_) {
@@ -210,8 +209,10 @@ static int status_send_all(Batch *batch) {
                                 goto fail;
                 }
                 r = sd_bus_process(batch->cli->bus, NULL);
-                if (r == 0)
+                if (r == 0) {
+                        (void)fflush(stdout); /* who reads this waits too */
                         r = sd_bus_wait(batch->cli->bus, UINT64_MAX);
+                }
                 if (r < 0 && r != -EINTR)
                         goto fail;
         }

@@ -61,7 +61,7 @@ static int status_call_tool(Cli *cli, const char *server, const char *tool, cons
         sd_bus_message_unref(message);
 
         if ((r < 0 && error.name && streq(error.name, BUS_ERROR("Remote"))) ||
-            (r >= 0 && strstr(result, "\"isError\"")))
+            (r >= 0 && json_is(json_get(json_open(result), "isError"), 't')))
                 status = status_check_tool(cli, server, tool, &missing);
         if (!missing && r < 0)
                 status = status_bus_error(cli, &error, r);
@@ -95,7 +95,8 @@ int verb_request(Cli *cli, int argc, char *argv[]) {
         _cleanup_(freep) char *params = NULL;
         sd_bus_message *reply = NULL;
         const char *result;
-        int r, status = STATUS_OK;
+        JsonSlice value;
+        int status = STATUS_OK;
 
         if (argc > 3)
                 status = status_read_json("the params", argv[3], &params);
@@ -104,14 +105,10 @@ int verb_request(Cli *cli, int argc, char *argv[]) {
         if (status != STATUS_OK)
                 return status;
 
-        r = sd_bus_message_read(reply, "s", &result);
-        if (r < 0)
-                status = fail(STATUS_UNREACHABLE, "the service's answer can't be read: %s", strerror(-r));
-        else {
-                JsonSlice value = schema_open(result);
-
-                put_json(stdout, value.data ? value : (JsonSlice){ result, strlen(result) });
-        }
+        if (sd_bus_message_read(reply, "s", &result) < 0 || !(value = json_open(result)).data)
+                status = fail(STATUS_UNREACHABLE, "the service's answer can't be read");
+        else
+                put_json(stdout, value);
 
         sd_bus_message_unref(reply);
         return status;

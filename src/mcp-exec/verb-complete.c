@@ -161,8 +161,9 @@ int verb_complete(Cli *cli, int argc, char *argv[]) {
         const Verb *verb;
         int n;
 
-        if (!words || !freopen("/dev/null", "w", stderr))
+        if (!words)
                 out_of_memory();
+        output_silence(true);
 
         n = drop_options(cli, MAX(argc - 2, 0), argv + 1, words);
         verb = n > 0 ? verb_find(words[0]) : NULL;

@@ -110,8 +110,8 @@ static int status_make_folder(const char *folder) {
         return STATUS_OK;
 }
 
-/* Written aside and put in its place in one step; the service reads only whole files. Its environment may hold secrets:
- * for the system the service's user has to read it, so there it is for the administrator to close. */
+/* Written aside and put in its place in one step; the service reads only whole files. Its environment may hold secrets;
+ * for the system, the service's user has to read it. */
 static int status_write(const Import *import, const char *path, const Buffer *text) {
         _cleanup_(freep) char *part = NULL;
         _cleanup_(closep) int fd = -EBADF;
@@ -174,6 +174,8 @@ static int status_import_server(Import *import, const char *client_name, JsonSli
                 must(buffer_append_string(&import->json, "}"));
                 if (!import->cli->json && !import->cli->quiet)
                         printf("%s: %s\n", name, path);
+                if (import->cli->choice == BUS_CHOICE_SYSTEM && json_get(server, "env").data && !import->cli->quiet)
+                        note("mcp-exec: everybody can read %s, and its env may hold secrets", path);
         }
 
         problems_clear(&problems);

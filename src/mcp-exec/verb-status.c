@@ -167,7 +167,7 @@ static int show_server(Cli *cli, const ServiceState *state, const ServerState *s
 
         (void)fputc('\n', stdout);
         (void)fflush(stdout);
-        return status_show_journal(cli, server->name, /* whole= */ true, cli->lines, /* follow= */ false, "");
+        return status_show_journal(cli, server->name, /* whole= */ true, cli->lines, /* follow= */ false, NULL);
 }
 
 int verb_status(Cli *cli, int argc, char *argv[]) {
@@ -195,9 +195,28 @@ int verb_status(Cli *cli, int argc, char *argv[]) {
         return status;
 }
 
-/* The service isn't needed for its own past; where it can be asked, a name that doesn't exist is found. */
+/* The service isn't needed for the past of its servers. Where there is none, it may know a name that was meant. */
 int verb_logs(Cli *cli, int argc _unused_, char *argv[]) {
+        ServiceState state;
+        unsigned n;
+        int status;
+
         if (!text_is_name(argv[1]))
                 return fail(STATUS_UNKNOWN, "%s can't be a server's name; mcp-exec list shows the servers", argv[1]);
-        return status_show_journal(cli, argv[1], /* whole= */ false, cli->lines, cli->follow, "");
+
+        status = status_show_journal(cli, argv[1], /* whole= */ false, cli->lines, cli->follow, &n);
+        if (status != STATUS_OK || n > 0)
+                return status;
+
+        output_silence(true);
+        status = status_fetch_state(cli, &state);
+        output_silence(false);
+        if (status != STATUS_OK)
+                return STATUS_OK;
+
+        status = state_server(&state, argv[1]) ? STATUS_OK : status_no_server(&state, argv[1]);
+        if (status == STATUS_OK && !cli->quiet)
+                note("mcp-exec: the journal has no lines of %s that you may see", argv[1]);
+        state_done(&state);
+        return status;
 }
