@@ -121,6 +121,8 @@ static void batch_pump(Batch *batch) {
                         break;
                 }
 
+                call_record(batch->manager, batch->client, batch->server, item->method, /* tool= */ NULL,
+                            /* started= */ 0, failure_code_to_string(failure.code));
                 batch->next++;
                 item->failure = failure;
                 item_done(batch, item);

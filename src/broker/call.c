@@ -121,10 +121,10 @@ static void record_write(Record *record) {
 }
 
 void call_record(Manager *manager, const Client *client, const char *server, const char *method, const char *tool,
-                 const char *outcome) {
+                 uint64_t started, const char *outcome) {
         Record record;
 
-        record_take(&record, manager, client, server, method, tool, now_monotonic(manager), outcome);
+        record_take(&record, manager, client, server, method, tool, started ?: now_monotonic(manager), outcome);
         record_write(&record);
 }
 
@@ -174,7 +174,7 @@ static void on_progress(Request *request, JsonSlice params, const JsonTraits *tr
         buffer_done(&text);
 }
 
-static int submit(Manager *manager, Client *client, const CallSpec *spec, Failure *failure) {
+int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *failure) {
         size_t size = strlen(spec->params), limit = manager->quota.settings.limits.message;
         _cleanup_(freep) Call *call = NULL;
         ServerPool *server_pool;
@@ -236,13 +236,4 @@ static int submit(Manager *manager, Client *client, const CallSpec *spec, Failur
 
         TAKE_PTR(call);
         return 0;
-}
-
-int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *failure) {
-        int r = submit(manager, client, spec, failure);
-
-        if (r < 0)
-                call_record(manager, client, spec->server, spec->method, spec->tool,
-                            failure_code_to_string(failure->code));
-        return r;
 }

@@ -27,13 +27,13 @@ typedef struct CallSpec {
 } CallSpec;
 
 /* Checks, charges and submits a call. What spec points to has to stay until done(). Fails with -EREMOTEIO and *failure;
- * done() isn't called then. */
+ * done() isn't called then, and the record is the caller's to leave. */
 int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *failure);
 
 /* For a call that was refused before it came so far: the record that each call leaves in the log, its level a setting.
- * tool may be NULL. */
+ * tool may be NULL. started: usec, CLOCK_MONOTONIC; 0: just now. */
 void call_record(Manager *manager, const Client *client, const char *server, const char *method, const char *tool,
-                 const char *outcome);
+                 uint64_t started, const char *outcome);
 
 /* Its client doesn't wait any more. */
 void call_cancel(Call *call, const char *reason);

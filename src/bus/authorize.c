@@ -90,7 +90,7 @@ bool authorize_asks(Service *service, const Server *server) {
 
 void authorize_record(Service *service, const Question *question, FailureCode code) {
         call_record(service->manager, service->caller, question->server, question->method, question->tool,
-                    failure_code_to_string(code));
+                    /* started= */ 0, failure_code_to_string(code));
 }
 
 /* Whether a library may take the key for "name": there are some to which upper and lower case are the same, and some

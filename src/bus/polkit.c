@@ -65,7 +65,8 @@ static void record(const Check *check, const char *outcome) {
         const Ask *ask = &check->asks[MIN(check->next, check->n_asks - 1)];
 
         if (!check->quiet)
-                call_record(check->service->manager, check->client, ask->server, ask->method, ask->tool, outcome);
+                call_record(check->service->manager, check->client, ask->server, ask->method, ask->tool, check->started,
+                            outcome);
 }
 
 static void check_deny(Check *check, const char *name, const char *why) {
@@ -366,7 +367,8 @@ int check_start(Service *service, sd_bus_message *message, bool quiet, Ask *asks
         if (!check) {
                 if (!quiet)
                         call_record(service->manager, client, asks[n_granted].server, asks[n_granted].method,
-                                    asks[n_granted].tool, failure_code_to_string(FAILURE_LIMITS_EXCEEDED));
+                                    asks[n_granted].tool, /* started= */ 0,
+                                    failure_code_to_string(FAILURE_LIMITS_EXCEEDED));
                 asks_free(asks, n_asks);
                 return r < 0 ? r : -ENOMEM;
         }
@@ -381,6 +383,7 @@ int check_start(Service *service, sd_bus_message *message, bool quiet, Ask *asks
                 .asks = asks,
                 .n_asks = n_asks,
                 .next = n_granted,
+                .started = before ? before->started : service_now(service),
                 .deadline = before ? before->deadline
                                    : usec_add(service_now(service), interactive ? WAIT_ALL_INTERACTIVE : WAIT_ALL),
         };

@@ -39,8 +39,8 @@ typedef struct Check {
         bool granted; /* the message was put back into the queue */
         Ask *asks;
         size_t n_asks, next;
-        uint64_t deadline; /* usec, CLOCK_MONOTONIC */
-        sd_bus_slot *slot; /* of the question under way; NULL: it is queued, or another check asks the same */
+        uint64_t started, deadline; /* usec, CLOCK_MONOTONIC */
+        sd_bus_slot *slot;          /* of the question under way; NULL: it is queued, or another check asks the same */
         uint64_t cancellation;
 } Check;
 

@@ -113,6 +113,7 @@ static int start(Service *service, sd_bus_message *message, CallSpec *spec, sd_b
         if (r >= 0)
                 return 1;
 
+        authorize_record(service, &(Question){ spec->server, spec->method, spec->tool }, failure.code);
         sd_bus_message_unref(message);
         return bus_error_set_failure(error, &failure);
 }
@@ -177,7 +178,7 @@ static int method_notify(sd_bus_message *message, void *userdata, sd_bus_error *
 
 static int method_start_server(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Service *service = userdata;
-        CallSpec spec = { .kind = REQUEST_WARM_UP, .method = "ping", .params = "" };
+        CallSpec spec = { .kind = REQUEST_WARM_UP, .method = "StartServer", .params = "" };
         int r;
 
         r = sd_bus_message_read(message, "s", &spec.server);

@@ -42,7 +42,8 @@ typedef struct Cli {
 
         sd_bus *bus;
         const char *bus_name; /* "the session bus", for messages */
-        bool ask;             /* somebody is there who can confirm */
+        bool can_ask;         /* somebody is there who can confirm */
+        bool ask;             /* and shall be asked */
 } Cli;
 
 typedef int (*verb_handler)(Cli *cli, int argc, char *argv[]);
@@ -73,6 +74,10 @@ int status_connect_bus(Cli *cli);
 
 /* A method of the root object, waited for, with its failure told. ret may be NULL. */
 int status_call(Cli *cli, sd_bus_message **ret, const char *member, const char *types, ...);
+/* Calls and waits. Where that has to be confirmed, and somebody is there, it is done once more, and he is asked. */
+int call_and_wait(Cli *cli, sd_bus_message *message, uint64_t timeout, sd_bus_error *error, sd_bus_message **ret);
+/* For calls that aren't waited for: have him asked by all. */
+void ask_for_all(Cli *cli);
 sd_bus_message *new_call(Cli *cli, const char *path, const char *interface, const char *member);
 
 /* Tells a failed call and returns its status. */
@@ -80,6 +85,10 @@ int status_bus_error(const Cli *cli, const sd_bus_error *error, int r);
 int status_of_error_name(const char *name);
 /* The name without the prefix of this service's errors */
 const char *short_error_name(const char *name);
+
+/* polkit's agent on the terminal (agent.c), for who isn't root: idempotent, and nothing where it isn't installed. */
+void agent_start(void);
+void agent_stop(void);
 
 noreturn void out_of_memory(void);
 /* Ends the program where there is no memory: it is in the middle of nothing that others see. */

@@ -69,8 +69,7 @@ static int has_service(sd_bus *bus) {
 static void take_bus(Cli *cli, sd_bus *bus, const char *name) {
         cli->bus = bus;
         cli->bus_name = name;
-        /* On a terminal somebody can answer polkit's question. */
-        cli->ask = isatty(STDIN_FILENO);
+        cli->can_ask = isatty(STDIN_FILENO);
 }
 
 static int open_system(Cli *cli, bool with_signals, int *ret_error) {
@@ -255,6 +254,35 @@ sd_bus_message *new_call(Cli *cli, const char *path, const char *interface, cons
         return message;
 }
 
+void ask_for_all(Cli *cli) {
+        cli->ask = cli->can_ask;
+        if (cli->ask && cli->choice != BUS_CHOICE_USER && !streq(cli->bus_name, "the session bus"))
+                agent_start();
+}
+
+int call_and_wait(Cli *cli, sd_bus_message *message, uint64_t timeout, sd_bus_error *error, sd_bus_message **ret) {
+        sd_bus_message *again;
+        int r;
+
+        r = sd_bus_call(cli->bus, message, timeout, error, ret);
+        if (r >= 0 || cli->ask || !cli->can_ask ||
+            !sd_bus_error_has_name(error, SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED))
+                return r;
+
+        ask_for_all(cli);
+        again = new_call(cli, sd_bus_message_get_path(message), sd_bus_message_get_interface(message),
+                         sd_bus_message_get_member(message));
+        r = sd_bus_message_rewind(message, /* complete= */ true);
+        if (r >= 0)
+                r = sd_bus_message_copy(again, message, /* all= */ true);
+        if (r >= 0) {
+                sd_bus_error_free(error);
+                r = sd_bus_call(cli->bus, again, timeout, error, ret);
+        }
+        sd_bus_message_unref(again);
+        return r;
+}
+
 int status_call(Cli *cli, sd_bus_message **ret, const char *member, const char *types, ...) {
         sd_bus_message *message, *reply = NULL;
         sd_bus_error error = SD_BUS_ERROR_NULL;
@@ -275,7 +303,7 @@ int status_call(Cli *cli, sd_bus_message **ret, const char *member, const char *
         }
 
         if (r >= 0)
-                r = sd_bus_call(cli->bus, message, cli->timeout, &error, &reply);
+                r = call_and_wait(cli, message, cli->timeout, &error, &reply);
         if (r < 0)
                 status = status_bus_error(cli, &error, r);
         else if (ret)

@@ -345,6 +345,7 @@ int main(int argc, char *argv[]) {
 
         status = status_run(&cli, argc, argv);
         sd_bus_flush_close_unref(cli.bus);
+        agent_stop();
 
         if ((fflush(stdout) != 0 || ferror(stdout)) && status == STATUS_OK)
                 status = fail(STATUS_USAGE, "can't write to standard output: %s", strerror(errno));

@@ -235,6 +235,7 @@ int verb_batch(Cli *cli, int argc, char *argv[]) {
         if (status == STATUS_OK && batch.n_items > 0)
                 status = status_connect(cli);
         if (status == STATUS_OK && batch.n_items > 0) {
+                ask_for_all(cli);
                 batch.progress = isatty(STDERR_FILENO) && !cli->quiet;
                 show_progress(&batch);
                 status = status_send_all(&batch);

@@ -55,7 +55,7 @@ static int status_call_tool(Cli *cli, const char *server, const char *tool, cons
                 return fail(STATUS_USAGE, "the server's name, the tool's or the arguments are no UTF-8 text");
         }
         if (r >= 0)
-                r = sd_bus_call(cli->bus, message, cli->timeout, &error, &reply);
+                r = call_and_wait(cli, message, cli->timeout, &error, &reply);
         if (r >= 0)
                 r = sd_bus_message_read(reply, "s", &result);
         sd_bus_message_unref(message);

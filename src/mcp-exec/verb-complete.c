@@ -27,14 +27,13 @@ static void offer(const char *prefix, const char *before, const char *candidate,
         printf("%s\t%s\n", word, clean ?: "");
 }
 
+/* Nobody is asked to confirm anything: a dialog because of the Tab key would surprise. */
 static sd_bus_message *ask(Cli *cli, const char *member, const char *server) {
         sd_bus_message *message, *reply = NULL;
         int r = 0;
 
         if (status_connect(cli) != STATUS_OK)
                 return NULL;
-        cli->ask = false; /* a dialog because of the Tab key would surprise */
-
         message = new_call(cli, BUS_PATH, BUS_NAME, member);
         if (server)
                 r = sd_bus_message_append(message, "s", server);

@@ -182,6 +182,42 @@ static void on_plain_line(Worker *worker, const char *line, size_t size) {
         buffer_done(&scratch);
 }
 
+char *worker_describe_exit(const Worker *worker) {
+        _cleanup_(freep) char *how = NULL;
+        bool exited = worker->exit_code == CLD_EXITED;
+        Buffer words = {};
+        char status[16];
+        int r = 0;
+
+        (void)snprintf(status, sizeof(status), "%d", worker->exit_status);
+        if (worker->state != WORKER_EXITED)
+                how = strdup("");
+        else if (worker->exit_code == 0)
+                how = strdup("could not be started");
+        else if (asprintf(&how, "%s%s%s%s%s", exited ? "exited with status " : "was killed by signal SIG",
+                          exited ? status : sigabbrev_np(worker->exit_status) ?: "?", worker->exit_result ? " (" : "",
+                          worker->exit_result ?: "", worker->exit_result ? ")" : "") < 0)
+                how = NULL;
+        if (!how)
+                return NULL;
+
+        r = buffer_append_string(&words, how);
+        for (size_t i = 0, n = 0; i < WORKER_LAST_LINES; i++)
+                if (worker->last_lines[i] && r >= 0) {
+                        r = buffer_append_string(&words, n++ == 0 ? "; its last words: " : " / ");
+                        if (r >= 0)
+                                r = buffer_append_string(&words, worker->last_lines[i]);
+                }
+        if (r >= 0)
+                r = buffer_append(&words, "", 1);
+        if (r < 0) {
+                buffer_done(&words);
+                return NULL;
+        }
+
+        return words.data;
+}
+
 /* What a command printed, for an error's text */
 static char *shown_output(const Worker *worker) {
         return buffer_size(&worker->output) > 0

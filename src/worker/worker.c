@@ -1,15 +1,13 @@
 #include "worker/worker.h"
 
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/random.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <systemd/sd-id128.h>
 #include <time.h>
 
+#include "worker/ends.h"
 #include "worker/pool.h"
 
 #define PING_TIMEOUT (5 * USEC_PER_SEC)
@@ -494,111 +492,10 @@ void worker_stop(Worker *worker, bool impatient) {
         set_state(worker, WORKER_STOPPING);
 }
 
-char *worker_describe_exit(const Worker *worker) {
-        _cleanup_(freep) char *how = NULL;
-        bool exited = worker->exit_code == CLD_EXITED;
-        Buffer words = {};
-        char status[16];
-        int r = 0;
-
-        (void)snprintf(status, sizeof(status), "%d", worker->exit_status);
-        if (worker->state != WORKER_EXITED)
-                how = strdup("");
-        else if (worker->exit_code == 0)
-                how = strdup("could not be started");
-        else if (asprintf(&how, "%s%s%s%s%s", exited ? "exited with status " : "was killed by signal SIG",
-                          exited ? status : sigabbrev_np(worker->exit_status) ?: "?", worker->exit_result ? " (" : "",
-                          worker->exit_result ?: "", worker->exit_result ? ")" : "") < 0)
-                how = NULL;
-        if (!how)
-                return NULL;
-
-        r = buffer_append_string(&words, how);
-        for (size_t i = 0, n = 0; i < WORKER_LAST_LINES; i++)
-                if (worker->last_lines[i] && r >= 0) {
-                        r = buffer_append_string(&words, n++ == 0 ? "; its last words: " : " / ");
-                        if (r >= 0)
-                                r = buffer_append_string(&words, worker->last_lines[i]);
-                }
-        if (r >= 0)
-                r = buffer_append(&words, "", 1);
-        if (r < 0) {
-                buffer_done(&words);
-                return NULL;
-        }
-
-        return words.data;
-}
-
-/* A pipe whose ends are close-on-exec, ours non-blocking */
-static int open_pipe(bool worker_reads, int *theirs, int *ours) {
-        int ends[2];
-
-        if (pipe2(ends, O_CLOEXEC) < 0)
-                return -errno;
-
-        *theirs = ends[worker_reads ? 0 : 1];
-        *ours = ends[worker_reads ? 1 : 0];
-        return fcntl(*ours, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
-}
-
-/* A listening socket for the worker, to which we are connected already: its name is gone before anybody else could use
- * it. By way of /proc, for a folder's path can be longer than an address. */
-static int open_socket(int *theirs, int *ours) {
-        const char *parent = getenv("RUNTIME_DIRECTORY") ?: getenv("XDG_RUNTIME_DIR") ?: "/tmp";
-        struct sockaddr_un address = { .sun_family = AF_UNIX };
-        _cleanup_(freep) char *folder = NULL;
-        _cleanup_(closep) int fd = -EBADF;
-        int r = 0;
-
-        if (asprintf(&folder, "%s/socket-XXXXXX", parent) < 0) {
-                folder = NULL;
-                return -ENOMEM;
-        }
-        if (!mkdtemp(folder))
-                return -errno;
-        fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        (void)snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/worker", fd);
-
-        *theirs = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        *ours = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0 || *theirs < 0 || *ours < 0 || bind(*theirs, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-            listen(*theirs, 1) < 0 || connect(*ours, (struct sockaddr *)&address, sizeof(address)) < 0)
-                r = -errno;
-
-        if (fd >= 0)
-                (void)unlinkat(fd, "worker", 0);
-        (void)rmdir(folder);
-        return r;
-}
-
-/* The worker's stdin, stdout and stderr, and our ends of what we write, read, and log. */
-static int open_ends(ServerTransport transport, int theirs[3], int ours[3]) {
-        int r;
-
-        if (transport != SERVER_TRANSPORT_SOCKET) {
-                r = open_pipe(/* worker_reads= */ true, &theirs[0], &ours[0]);
-                if (r >= 0)
-                        r = open_pipe(/* worker_reads= */ false, &theirs[1], &ours[1]);
-                return r < 0 ? r : open_pipe(/* worker_reads= */ false, &theirs[2], &ours[2]);
-        }
-
-        r = open_socket(&theirs[0], &ours[0]);
-        if (r >= 0)
-                r = open_pipe(/* worker_reads= */ false, &theirs[2], &ours[2]);
-        if (r < 0)
-                return r;
-
-        /* What it prints is no message there, and goes where its errors go. */
-        theirs[1] = fcntl(theirs[2], F_DUPFD_CLOEXEC, 3);
-        ours[1] = fcntl(ours[0], F_DUPFD_CLOEXEC, 3);
-        return theirs[1] < 0 || ours[1] < 0 ? -errno : 0;
-}
-
 static int worker_open(Worker *worker, Launcher *launcher, const char *owner, Failure *failure) {
         int theirs[3] = { -EBADF, -EBADF, -EBADF }, ours[3] = { -EBADF, -EBADF, -EBADF }, r;
 
-        r = open_ends(worker->config->transport, theirs, ours);
+        r = ends_open(worker->config->transport, theirs, ours);
         if (r >= 0)
                 r = channel_new(worker->event, TAKE_FD(ours[0]), TAKE_FD(ours[1]), TAKE_FD(ours[2]),
                                 worker->config->limits.message, worker->wire == &once_protocol,

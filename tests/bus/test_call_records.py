@@ -68,6 +68,25 @@ def test_each_item_of_a_batch_leaves_one(service, alice):
                                            (ALICE, "obedient", "tools/call pid", "success")]
 
 
+def test_an_item_that_waits_leaves_one_too(service, alice):
+    """A limit that is reached isn't its end: it is started when another one is done."""
+    service.settings(log_calls="info", limits={"calls_per_connection": 2})
+    service.caller().reload()
+    assert recorded(service, lambda: alice.call_batch("obedient", *6 * [("tools/call", {"name": "pid"})])) == 6 * [
+        (ALICE, "obedient", "tools/call pid", "success")]
+
+
+def test_starting_leaves_one(service, alice):
+    assert recorded(service, lambda: alice.start_server("echo")) == [(ALICE, "echo", "StartServer", "success")]
+
+
+def test_the_time_of_a_denial_is_what_it_took(service, alice, polkit):
+    polkit.rule = ("after", 0.3, "no")
+    recorded(service, lambda: alice.call_tool("closed", "pid"))
+    line = next(line for line in service.log_text().split("\n") if "AccessDenied" in line)
+    assert 300 <= float(RECORD.match(line)[5]) < 3000
+
+
 def test_the_time_is_the_calls(service, alice):
     alice.call_tool("obedient", "pid")
     alice.call_tool("obedient", "block", {"seconds": 0.3})

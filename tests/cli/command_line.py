@@ -37,7 +37,8 @@ class Terminal:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.process = subprocess.Popen(command, env=environment, stdin=slave, stdout=slave, stderr=slave,
-                                        start_new_session=True)
+                                        start_new_session=True,
+                                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
         os.close(slave)
         os.set_blocking(self.master, False)
         self.raw = b""

@@ -308,7 +308,8 @@ def install():
     run("systemd-sysusers")
     run("systemd-tmpfiles", "--create", check=False)
     systemctl("daemon-reload")
-    run("busctl", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "ReloadConfig")
+    systemctl("reload", "dbus")
+    systemctl("enable", "--now", SOCKET)
 
     for user in ("alice", "bob"):
         run("useradd", "--create-home", "--groups", "mcp-exec", user)
@@ -316,4 +317,4 @@ def install():
     TOOLS.mkdir(parents=True)
     shutil.copy(folder / "tests/workers/echo-worker", TOOLS)
     shutil.copy(REPO / "tests/bus/obedient_worker.py", TOOLS)
-    systemctl("start", SOCKET, "polkit.service")
+    systemctl("start", "polkit.service")

@@ -1,13 +1,19 @@
 """mcp-exec as it is installed: which way it takes to the service, who may do what, and the journal."""
 
 import json
+import os
 import re
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from machine import PREFIX, run, run_as, systemctl, uid
-from waiting import eventually
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "cli"))
+
+from command_line import Terminal  # noqa: E402
+from machine import PREFIX, run, run_as, systemctl, uid  # noqa: E402
+from waiting import eventually  # noqa: E402
 
 # Nobody here has a session bus.
 CLEAN = ("env", "-u", "DBUS_SESSION_BUS_ADDRESS", "-u", "XDG_RUNTIME_DIR")
@@ -45,6 +51,20 @@ def test_4_denied(machine):
     assert result.returncode == 4 and result.stdout == "" and result.stderr.startswith("mcp-exec: "), result
     assert mcp_exec("stop", "python", user="carol", check=False).returncode == 4
     assert json.loads(mcp_exec("--json", "stop", "python", user="carol", check=False).stderr)["status"] == 4
+
+
+def test_a_stranger_is_asked_on_a_terminal(machine):
+    """By polkit's agent, which goes with the call."""
+    machine.python("python")
+    terminal = Terminal(["runuser", "-u", "carol", "--", *CLEAN, "mcp-exec", "run", "python", "-c", "print(1)"], dict(os.environ))
+    try:
+        terminal.wait_for("Password: ")
+        assert "Authentication is" in terminal.text or "AUTHENTICATING FOR" in terminal.text
+        terminal.type("no such password\r")
+        assert terminal.wait() == 4, terminal.text
+    finally:
+        terminal.close()
+    eventually(lambda: subprocess.run(["pgrep", "pkttyagent"]).returncode == 1, "the agent has gone")
 
 
 def test_status_has_the_log_and_the_workers_own(machine):

@@ -3,11 +3,12 @@
 import json
 import signal
 import time
+from contextlib import contextmanager
 
 import pytest
 
 from caller import fails
-from machine import (BROKER, CALL, CONFIG, active, connect_socket, main_process, python_text, run_as, show,
+from machine import (BROKER, CALL, CONFIG, LAUNCHER, active, connect_socket, main_process, python_text, run_as, show,
                      systemctl, tool_json, worker_processes, worker_units)
 from waiting import SLOWNESS, eventually
 
@@ -163,3 +164,38 @@ def test_scope_client_ends_with_its_connection(machine, alice):
     assert processes
     alice.close()
     eventually(lambda: not any(process.alive() for process in processes), "its worker is gone")
+
+
+@contextmanager
+def masked_launcher():
+    systemctl("mask", "--runtime", "--now", LAUNCHER)
+    try:
+        yield
+    finally:
+        systemctl("unmask", "--runtime", LAUNCHER)
+
+
+@contextmanager
+def hung_launcher():
+    systemctl("start", LAUNCHER)
+    process = main_process(LAUNCHER)
+    process.kill(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.kill(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("absent", [masked_launcher, hung_launcher])
+def test_without_the_launcher_calls_fail_in_bounded_time(machine, alice, bob, absent):
+    """And workers that are there go on."""
+    machine.echo(access={"users": ["bob"]})
+    bob.call_tool("echo", "echo", {"message": "warm"})
+    machine.python("quick", access={"users": ["alice"]}, timeouts={"start": 2})
+    with absent():
+        call = alice.begin_tool("quick", "run", {"code": "1"})
+        assert bob.tool_text("echo", "echo", {"message": "hi"}) == "hi"
+        with fails(("LaunchFailed", "HandshakeFailed", "Timeout")):
+            call.wait(15)
+    eventually(lambda: not [unit for unit in worker_units() if "quick" in show(unit, "Description")], "it was withdrawn")
+    assert python_text(alice, "print(1)", "quick") == "1"

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from caller import OBJECT_MANAGER, PATH, PROPERTIES, WORKER, CallFailed, fails
-from machine import python_json, python_text, run, run_as, tool_json, uid, uid_of
+from machine import DENIED, python_json, python_text, run, run_as, tool_json, uid, uid_of
 from waiting import eventually, settle
 
 OWN_PID = "import os; answer = os.getpid()"
@@ -146,6 +146,16 @@ def test_another_call_is_not_cancelled_by_leaving(machine, alice, bob):
     assert not pending.done
     alice.close()
     assert "done" in call.wait()
+
+
+def test_what_everybody_sees(machine, carol):
+    """What servers there are; how one is configured only who may call it."""
+    machine.echo(description="for bob", access={"users": ["bob"]})
+    assert {("echo", "for bob"), ("python", "Runs Python code; variables last from call to call")} <= {
+        (name, description) for name, description, _ in carol.list_servers()}
+    with fails(DENIED):
+        carol.describe("echo")
+    assert machine.caller("bob").describe("echo")["name"] == "echo"
 
 
 @pytest.mark.parametrize("limit", ["calls_per_user", "workers_per_user"])

@@ -27,8 +27,11 @@ RESULT_TYPES = {
     "stderr": str,
     "value": (str, type(None)),
     "exception": (dict, type(None)),
+    "exit_code": (int, type(None)),
+    "signal": (str, type(None)),
     "truncated": bool,
     "timed_out": bool,
+    "left_behind": (dict, type(None)),
 }
 
 
@@ -211,7 +214,7 @@ def test_legacy_requests(executor):
     (tool,) = result["tools"]
     assert tool["name"] == "run"
     assert tool["inputSchema"]["required"] == ["code"]
-    assert set(tool["inputSchema"]["properties"]) == {"code", "stdin", "timeout"}
+    assert set(tool["inputSchema"]["properties"]) == {"code", "stdin", "timeout", "cpu_time", "max_output"}
     assert set(tool["outputSchema"]["required"]) == RESULT_TYPES.keys()
     assert "resultType" not in executor.result("tools/call", {"name": "run", "arguments": {"code": "1"}})
 
@@ -842,7 +845,7 @@ def test_multiprocessing(executor):
         "import select, fcntl; select.poll = fcntl.fcntl = None",
         "import os, shutil, tempfile; d = tempfile.mkdtemp(); os.chdir(d); os.rmdir(d)",
         "import os; os.environ.clear()",
-        "import sys; sys.path.clear(); sys.modules.pop('json'); sys.modules.pop('__main__')",
+        "import sys; sys.path.clear(); sys.modules.pop('json', None); sys.modules.pop('__main__')",
         "import gc; gc.disable(); gc.collect()",
         "globals().clear()",
         "print = len = open = None",
