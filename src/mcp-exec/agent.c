@@ -30,7 +30,7 @@ static void run_agent(int ready, pid_t parent) {
         }
         (void)fcntl(ready, F_SETFD, 0);
         (void)snprintf(notify, sizeof(notify), "%d", ready);
-        (void)execlp("pkttyagent", "pkttyagent", "--fallback", "--notify-fd", notify, NULL);
+        (void)execlp("pkttyagent", "pkttyagent", "--notify-fd", notify, NULL);
         _exit(EXIT_FAILURE);
 }
 
@@ -38,7 +38,9 @@ void agent_start(void) {
         int ends[2];
         pid_t parent = getpid();
 
-        if (agent > 0 || geteuid() == 0 || !isatty(STDIN_FILENO) || pipe2(ends, O_CLOEXEC) < 0)
+        /* A desktop has an agent, which this one would take precedence over: --fallback is for that, and polkit 122
+         * finds no agent of a process that came with it. */
+        if (agent > 0 || geteuid() == 0 || getenv("DISPLAY") || getenv("WAYLAND_DISPLAY") || pipe2(ends, O_CLOEXEC) < 0)
                 return;
 
         agent = fork();

@@ -9,6 +9,8 @@
 #include "mcp-exec/output.h"
 
 #define PRIVATE_SOCKET "/run/mcp-exec/bus"
+#define SESSION_BUS "the session bus"
+#define SYSTEM_BUS "the system bus"
 #define DBUS_NAME "org.freedesktop.DBus"
 #define DBUS_PATH "/org/freedesktop/DBus"
 #define BUS_PATIENCE (25 * USEC_PER_SEC) /* for the bus's own answers */
@@ -87,7 +89,7 @@ static int open_system(Cli *cli, bool with_signals, int *ret_error) {
                 return STATUS_UNREACHABLE;
         }
 
-        take_bus(cli, bus, "the system bus");
+        take_bus(cli, bus, SYSTEM_BUS);
         return STATUS_OK;
 }
 
@@ -99,7 +101,7 @@ static int status_connect_auto(Cli *cli, bool with_signals) {
         if (r >= 0) {
                 user = has_service(bus);
                 if (user > 0) {
-                        take_bus(cli, bus, "the session bus");
+                        take_bus(cli, bus, SESSION_BUS);
                         return STATUS_OK;
                 }
                 sd_bus_close_unref(bus);
@@ -145,7 +147,7 @@ static int status_open(Cli *cli, bool with_signals) {
                 if (r < 0)
                         return fail(STATUS_UNREACHABLE, "the session bus can't be reached: %s; try --system",
                                     strerror(-r));
-                take_bus(cli, bus, "the session bus");
+                take_bus(cli, bus, SESSION_BUS);
                 return STATUS_OK;
         case BUS_CHOICE_SYSTEM:
                 if (open_system(cli, with_signals, &r) != STATUS_OK)
@@ -256,7 +258,7 @@ sd_bus_message *new_call(Cli *cli, const char *path, const char *interface, cons
 
 void ask_for_all(Cli *cli) {
         cli->ask = cli->can_ask;
-        if (cli->ask && cli->choice != BUS_CHOICE_USER && !streq(cli->bus_name, "the session bus"))
+        if (cli->ask && cli->choice != BUS_CHOICE_USER && !streq(cli->bus_name, SESSION_BUS))
                 agent_start();
 }
 
