@@ -145,17 +145,46 @@ static int status_read_code(Cli *cli, const char *file, Buffer *code) {
         return is_text(code) ? STATUS_OK : fail(STATUS_USAGE, "%s is no UTF-8 text", cli->code ? "the code" : file);
 }
 
+/* Executors of programming languages take "code", a shell takes a "script". */
+static int status_code_argument(Cli *cli, const char *server, const char **ret) {
+        ToolTable table = {};
+        const ToolInfo *tool;
+        JsonSlice schema;
+        int status;
+
+        status = status_fetch_tools(cli, server, &table);
+        if (status != STATUS_OK)
+                return status;
+
+        tool = tools_find(&table, "run");
+        if (!tool)
+                status = fail(STATUS_UNKNOWN,
+                              "server %s has no tool run, so it is no executor; mcp-exec tools %s shows what it has",
+                              server, server);
+        else {
+                schema = schema_open(tool->schema);
+                *ret = !schema_property(schema, schema, "code").data && schema_property(schema, schema, "script").data
+                               ? "{\"script\":"
+                               : "{\"code\":";
+        }
+
+        tools_done(&table);
+        return status;
+}
+
 int verb_run(Cli *cli, int argc, char *argv[]) {
         sd_bus_message *reply = NULL;
         Buffer code = {}, input = {}, arguments = {};
-        const char *result;
+        const char *result, *argument = NULL;
         int status;
 
         status = status_read_code(cli, argc > 2 ? argv[2] : NULL, &code);
         if (status == STATUS_OK && cli->pass_stdin)
                 status = status_read_file("-", &input);
+        if (status == STATUS_OK)
+                status = status_code_argument(cli, argv[1], &argument);
         if (status == STATUS_OK) {
-                must(buffer_append_string(&arguments, "{\"code\":"));
+                must(buffer_append_string(&arguments, argument));
                 must(json_append_quoted(&arguments, buffer_data(&code), buffer_size(&code)));
                 if (cli->pass_stdin) {
                         must(buffer_append_string(&arguments, ",\"stdin\":"));

@@ -39,3 +39,13 @@ def showing(service):
 def python(service):
     service.server("python", PYTHON, REPO / "src/executors/python/mcp-exec-python", executor=True,
                    pool={"max": 1, "concurrency": 1, "queue": 64})
+
+
+@pytest.fixture
+def sh(service):
+    service.server("sh", REPO / "src/executors/sh/mcp-exec-sh", executor=True)
+
+
+@pytest.fixture
+def node(service):
+    service.server("node", REPO / "src/executors/node/mcp-exec-node", executor=True)

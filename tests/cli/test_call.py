@@ -301,3 +301,15 @@ def test_run_mistakes(service, cli, python):
     service.echo()
     result = cli("run", "echo", "-c", "1")
     assert result.status == 3 and "no tool run" in result.err
+
+
+def test_run_in_a_shell(cli, sh):
+    result = cli("run", "sh", "-c", "echo out; echo err >&2; exit 3")
+    assert (result.status, result.out, result.err) == (3, "out\n", "err\n")
+    assert cli("run", "sh", "--stdin", "-c", "tr a-z A-Z", stdin="words").out == "WORDS"
+
+
+def test_run_javascript(cli, node):
+    assert (lambda r: (r.status, r.out, r.err))(cli("run", "node", "-c", "console.log(1); 2 + 2")) == (0, "1\n4\n", "")
+    result = cli("run", "node", "-c", "throw new Error('why')")
+    assert result.status == 1 and "why" in result.err
