@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -12,7 +13,8 @@
 #include "worker/environment.h"
 #include "worker/launcher.h"
 
-#define REMOVE_MAX 10000 /* files of a folder */
+#define REMOVE_MAX 10000  /* files of a folder */
+#define DESCRIPTORS 16384 /* as in systemd/mcp-exec.service */
 
 typedef struct SpawnLauncher SpawnLauncher;
 
@@ -30,6 +32,7 @@ typedef struct SpawnProcess {
 
 struct SpawnLauncher {
         Launcher launcher;
+        struct rlimit descriptors; /* as they were for us, and are for workers */
         sd_event *event;
         sd_event_source *sigchld_source;
         TAILQ_HEAD(, SpawnProcess) processes;
@@ -307,6 +310,8 @@ static int spawn_start(Launcher *l, const ProcessSpec *spec, process_exit_handle
         }
 
         r = spawn(executable, config->argv, environment, cwd, spec->fds, &process->process.pid);
+        if (r >= 0)
+                (void)prlimit(process->process.pid, RLIMIT_NOFILE, &launcher->descriptors, NULL);
         strings_free(environment);
         if (r < 0) {
                 process->process.pid = 0;
@@ -359,6 +364,19 @@ static const LauncherOps spawn_ops = {
         .launcher_free = spawn_launcher_free,
 };
 
+/* The usual 1024 are for programs that call select(2). A message of the bus whose descriptors find no place ends the
+ * connection, so that there have to be more than callers can have us hold. */
+static void raise_descriptors(SpawnLauncher *launcher) {
+        struct rlimit more;
+
+        if (getrlimit(RLIMIT_NOFILE, &launcher->descriptors) < 0)
+                return;
+
+        more = launcher->descriptors;
+        more.rlim_cur = MAX(more.rlim_cur, MIN(more.rlim_max, (rlim_t)DESCRIPTORS));
+        (void)setrlimit(RLIMIT_NOFILE, &more);
+}
+
 int spawn_launcher_new(sd_event *event, const char *path, Launcher **ret) {
         SpawnLauncher *launcher = new0(SpawnLauncher, 1);
         int r;
@@ -378,6 +396,7 @@ int spawn_launcher_new(sd_event *event, const char *path, Launcher **ret) {
                 return r;
         }
 
+        raise_descriptors(launcher);
         (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
         *ret = &launcher->launcher;
         return 0;
