@@ -9,7 +9,6 @@
 
 #define PENDING_MAX 64    /* messages of one connection that wait to learn whose they are */
 #define STRANGERS_MAX 256 /* connections of which that isn't known yet */
-#define UNREAD_MAX 32 /* messages that a client of the private socket has not read, until which its calls are taken */
 
 /* A connection that has called and isn't known yet */
 typedef struct Stranger {
@@ -73,10 +72,14 @@ sd_bus *peers_bus(const Service *service, const Client *client) {
         return !peer ? NULL : peer->connection ? peer->connection->bus : service->bus;
 }
 
-int peers_resume(Service *service _unused_, sd_bus_message *message) {
+int peers_resume(Service *service, sd_bus_message *message) {
         int r = sd_bus_message_rewind(message, true);
 
-        return r < 0 ? r : sd_bus_enqueue_for_read(sd_bus_message_get_bus(message), message);
+        if (r >= 0)
+                r = sd_bus_enqueue_for_read(sd_bus_message_get_bus(message), message);
+        if (r >= 0)
+                private_resumed(service, sd_bus_message_get_bus(message));
+        return r;
 }
 
 static int read_groups(sd_bus_message *message, Client *client) {
@@ -241,7 +244,8 @@ static bool looks_at_objects(sd_bus_message *message) {
 }
 
 int peers_enter(Service *service, sd_bus_message *message, Client *client, sd_bus_error *error) {
-        uint64_t n_unread = 0;
+        Connection *connection = ((Peer *)client->peer)->connection;
+        int r;
 
         service->caller = client;
         authorize_enter(service, message);
@@ -249,12 +253,9 @@ int peers_enter(Service *service, sd_bus_message *message, Client *client, sd_bu
                 return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED,
                                          "This service belongs to the user with uid %u", (unsigned)service->uid);
 
-        if (((Peer *)client->peer)->connection)
-                (void)sd_bus_get_n_queued_write(peers_bus(service, client), &n_unread);
-        if (n_unread > UNREAD_MAX)
-                return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
-                                         "This connection hasn't read %u answers: the limit is %u", (unsigned)n_unread,
-                                         UNREAD_MAX);
+        r = connection ? private_takes_calls(connection, error) : 0;
+        if (r < 0)
+                return r;
 
         return looks_at_objects(message) && authorize_view(service, message) == 0 ? 1 : 0;
 }

@@ -87,6 +87,13 @@ void authorize_refuse(Service *service);                         /* the service 
 int private_listen(Service *service);
 void private_pause(Service *service); /* new connections wait for the next service */
 void private_done(Service *service);
+void private_resumed(Service *service, sd_bus *bus); /* a message was put back into the queue of bus */
+
+/* private-output.c: what its clients haven't read */
+
+void private_sent(Service *service, sd_bus *bus, size_t bytes); /* a message with so much in it, on any bus */
+bool private_takes_signals(const Connection *connection);
+int private_takes_calls(Connection *connection, sd_bus_error *error); /* or fails, with error set */
 
 struct Connection {
         TAILQ_ENTRY(Connection) link;
@@ -97,6 +104,13 @@ struct Connection {
         int fd, pidfd; /* fd: a duplicate, to look at what comes in */
         sd_event_source *bytes_source, *timer, *connected_source;
         uint64_t accepted, message_since; /* usec, CLOCK_MONOTONIC; 0: no message has begun */
+        uint64_t size, incoming;          /* bytes of that message: as it says, or 0; at least */
+        bool counting;                    /* of what sd-bus reads the bytes are counted */
+        bool at_boundary;                 /* have been since the start of a message */
+        bool busy;                        /* sd-bus has something in its queues */
+        unsigned n_resumed;               /* messages that wait to be dispatched once more */
+        size_t sent[64];                  /* what was last sent while something waited to be read: bytes */
+        unsigned n_sent;
         bool greeted; /* has sent a message: what comes before the answer to Hello would be taken for that */
         bool closing;
 };

@@ -6,8 +6,8 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
-#include <sys/epoll.h>
 #include <sys/pidfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-id128.h>
@@ -15,7 +15,7 @@
 #include "base/log.h"
 #include "bus/errors.h"
 #include "bus/objects.h"
-#include "bus/peers.h"
+#include "bus/private.h"
 
 #define SOCKET_NAME "bus" /* FileDescriptorName= of the socket unit */
 
@@ -23,15 +23,13 @@
 #define CONNECTIONS_PER_USER_MAX 64
 #define ACCEPT_MAX 16 /* a turn of the loop */
 #define AUTHENTICATE_TIME (10 * USEC_PER_SEC)
-#define MESSAGE_TIME (30 * USEC_PER_SEC) /* from a message's first byte to its last */
-#define MESSAGE_MAX (16 << 20)           /* bytes, as on the bus */
-#define UNREAD_CLOSE 256                 /* messages that wait for a client that doesn't read */
 
-#define FIRST_MESSAGES_MAX 64 /* that may be in the buffer when the authentication is done */
+#define FIRST_MESSAGES_MAX 64 /* a turn of the loop */
+#define FDS_PER_CONNECTION 3
+#define FDS_SHARE 2 /* connections have at most one in so many of the file descriptors there are */
 
 #define DBUS_NAME "org.freedesktop.DBus"
-#define FIXED_HEADER                                                                                                   \
-        16 /* bytes at the start of each message that tell its size (D-Bus specification, Message Format) */
+#define OWN_NAME ":0.0" /* the service's own; clients get the numbers behind it */
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77 /* Linux 6.5 */
@@ -60,7 +58,7 @@ static Connection *connection_free(Connection *connection) {
 }
 
 /* Not at once: this is called from within what would be freed. */
-static void close_soon(Connection *connection, const char *why) {
+void private_close_soon(Connection *connection, const char *why) {
         if (connection->closing)
                 return;
 
@@ -70,12 +68,14 @@ static void close_soon(Connection *connection, const char *why) {
         (void)sd_event_source_set_enabled(connection->timer, SD_EVENT_ONESHOT);
 }
 
-/* A timer that runs already looks again when it fires: it isn't moved with each message. */
-static void check_at(Connection *connection, uint64_t usec) {
+/* Who looks too early looks again later: the timer isn't moved with each message. */
+void private_check_at(Connection *connection, uint64_t usec) {
         int enabled = SD_EVENT_OFF;
+        uint64_t time = 0;
 
         (void)sd_event_source_get_enabled(connection->timer, &enabled);
-        if (enabled != SD_EVENT_OFF)
+        (void)sd_event_source_get_time(connection->timer, &time);
+        if (connection->closing || (enabled != SD_EVENT_OFF && time <= usec))
                 return;
 
         (void)sd_event_source_set_time(connection->timer, usec);
@@ -88,66 +88,42 @@ static int on_timer(sd_event_source *source _unused_, uint64_t usec _unused_, vo
 
         if (!connection->closing && sd_bus_is_ready(connection->bus) <= 0) {
                 if (now >= usec_add(connection->accepted, AUTHENTICATE_TIME))
-                        close_soon(connection, "it doesn't authenticate");
+                        private_close_soon(connection, "it doesn't authenticate");
                 else
-                        check_at(connection, usec_add(connection->accepted, AUTHENTICATE_TIME));
-        } else if (!connection->closing && connection->message_since > 0) {
-                if (now >= usec_add(connection->message_since, MESSAGE_TIME))
-                        close_soon(connection, "its message doesn't end");
-                else
-                        check_at(connection, usec_add(connection->message_since, MESSAGE_TIME));
-        } else if (connection->closing)
+                        private_check_at(connection, usec_add(connection->accepted, AUTHENTICATE_TIME));
+        } else if (!connection->closing)
+                private_input_check(connection);
+        else
                 connection_free(connection);
 
         return 0;
 }
 
-static uint32_t read_number(const uint8_t *data, bool big) {
-        return big ? (uint32_t)data[0] << 24 | data[1] << 16 | data[2] << 8 | data[3]
-                   : (uint32_t)data[3] << 24 | data[2] << 16 | data[1] << 8 | data[0];
-}
+static void process_first_messages(Connection *connection);
 
-/* Looks at the start of the next message, which sd-bus, that would take 128 MiB, hasn't read yet. */
-static void look_ahead(Connection *connection) {
-        uint8_t header[FIXED_HEADER];
-        ssize_t n;
-
-        n = recv(connection->fd, header, sizeof(header), MSG_PEEK | MSG_DONTWAIT);
-        if (n <= 0) {
-                connection->message_since = 0;
-                return;
-        }
-
-        connection->message_since = service_now(connection->service);
-        check_at(connection, usec_add(connection->message_since, MESSAGE_TIME));
-        if (n == sizeof(header)) {
-                bool big = header[0] == 'B';
-                uint64_t size = (uint64_t)FIXED_HEADER + read_number(header + 4, big) + read_number(header + 12, big);
-
-                if (size > MESSAGE_MAX)
-                        close_soon(connection, "its message is too large");
-        }
-}
-
-/* Edge-triggered, and ahead of sd-bus: something has come in. */
-static int on_bytes(sd_event_source *source _unused_, int fd _unused_, uint32_t events _unused_, void *userdata) {
-        Connection *connection = userdata;
-
-        if (connection->message_since == 0 && sd_bus_is_ready(connection->bus) > 0)
-                look_ahead(connection);
-        return 0;
-}
-
-/* A client may write its first message without waiting for the end of the authentication. sd-bus has it in its buffer
- * then, and waits for more to come in before it looks there. */
+/* A client may write its first messages without waiting for the end of the authentication. sd-bus has them in its
+ * buffer then, and waits for more to come in before it looks there. That is over when it has read from the socket. */
 static int on_connected(sd_event_source *source _unused_, void *userdata) {
         Connection *connection = userdata;
+        int r = 1;
 
-        for (unsigned i = 0; i < FIRST_MESSAGES_MAX && !connection->closing; i++)
-                if (sd_bus_process(connection->bus, NULL) <= 0)
-                        break;
+        for (unsigned i = 0; i < FIRST_MESSAGES_MAX && r > 0 && !connection->at_boundary && !connection->closing; i++)
+                r = sd_bus_process(connection->bus, NULL);
 
+        private_input_unseen(connection);
+        if (r < 0)
+                private_close_soon(connection, strerror(-r));
+        else if (r > 0 && !connection->at_boundary && !connection->closing)
+                process_first_messages(connection);
         return 0;
+}
+
+/* A new source each time: one that is enabled again is ahead of all others of its priority. */
+static void process_first_messages(Connection *connection) {
+        sd_event_source_disable_unref(connection->connected_source);
+        connection->connected_source = NULL;
+        if (sd_event_add_defer(connection->service->event, &connection->connected_source, on_connected, connection) < 0)
+                private_close_soon(connection, "out of memory");
 }
 
 /* Stands in for the bus that clients think they talk to: a name of one's own, and nobody else there */
@@ -166,13 +142,14 @@ static int answer_as_bus(Connection *connection, sd_bus_message *message, sd_bus
                 return sd_bus_reply_method_return(message, "s", SD_ID128_TO_STRING(id));
         }
         if (streq(member, "ListNames") || streq(member, "ListActivatableNames"))
-                return sd_bus_reply_method_return(message, "as", 3, DBUS_NAME, BUS_NAME, connection->client->name);
+                return sd_bus_reply_method_return(message, "as", 4, DBUS_NAME, BUS_NAME, OWN_NAME,
+                                                  connection->client->name);
 
         if (streq(member, "NameHasOwner") || streq(member, "GetNameOwner") || streq(member, "StartServiceByName")) {
                 int r = sd_bus_message_read(message, streq(member, "StartServiceByName") ? "su" : "s", &name,
                                             &(uint32_t){ 0 });
-                bool known = r >= 0 &&
-                             (streq(name, DBUS_NAME) || streq(name, BUS_NAME) || streq(name, connection->client->name));
+                bool known = r >= 0 && (streq(name, DBUS_NAME) || streq(name, BUS_NAME) || streq(name, OWN_NAME) ||
+                                        streq(name, connection->client->name));
 
                 if (r < 0)
                         return r;
@@ -182,7 +159,7 @@ static int answer_as_bus(Connection *connection, sd_bus_message *message, sd_bus
                         return sd_bus_error_setf(error, SD_BUS_ERROR_NAME_HAS_NO_OWNER,
                                                  "%s can't be reached by this socket", name);
                 if (streq(member, "GetNameOwner"))
-                        return sd_bus_reply_method_return(message, "s", name);
+                        return sd_bus_reply_method_return(message, "s", streq(name, BUS_NAME) ? OWN_NAME : name);
                 return sd_bus_reply_method_return(message, "u", UINT32_C(2)); /* it runs already */
         }
 
@@ -192,29 +169,32 @@ static int answer_as_bus(Connection *connection, sd_bus_message *message, sd_bus
 static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Connection *connection = userdata;
         const char *destination = sd_bus_message_get_destination(message);
-        uint64_t n_unread = 0;
         uint8_t type = 0;
 
         (void)sd_bus_message_get_type(message, &type);
-        if (sd_bus_message_is_signal(message, "org.freedesktop.DBus.Local", "Connected") > 0)
-                return connection->connected_source ||
-                       sd_event_add_defer(connection->service->event, &connection->connected_source, on_connected,
-                                          connection) < 0;
         if (sd_bus_message_is_signal(message, "org.freedesktop.DBus.Local", "Disconnected") > 0) {
-                close_soon(connection, "its client has left");
+                private_close_soon(connection, "its client has left");
+                return 1;
+        }
+        if (!connection->connected_source) {
+                /* sd-bus itself, which says so first of all */
+                private_input_authenticated(connection);
+                process_first_messages(connection);
                 return 1;
         }
 
         connection->greeted = true;
-        look_ahead(connection);
-        (void)sd_bus_get_n_queued_write(connection->bus, &n_unread);
-        if (n_unread > UNREAD_CLOSE)
-                close_soon(connection, "its client doesn't read");
+        private_input_message(connection);
+        if (!private_reads(connection))
+                private_close_soon(connection, "its client doesn't read");
         if (connection->closing || type != SD_BUS_MESSAGE_METHOD_CALL)
                 return 1;
 
-        if (destination && streq(destination, DBUS_NAME))
-                return answer_as_bus(connection, message, error);
+        if (destination && streq(destination, DBUS_NAME)) {
+                int r = answer_as_bus(connection, message, error);
+
+                return r < 0 ? r : 1;
+        }
 
         return peers_enter(connection->service, message, connection->client, error);
 }
@@ -242,8 +222,9 @@ static int identify(Connection *connection, int fd) {
 
         if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) < 0)
                 return -errno;
+        /* Where the kernel knows the process, and has no pidfd for it, it has exited: its number may be another's. */
         if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &connection->pidfd, &pidfd_size) < 0)
-                connection->pidfd = pidfd_open(credentials.pid, 0);
+                connection->pidfd = errno == ENOPROTOOPT ? pidfd_open(credentials.pid, 0) : -EBADF;
 
         connection->pid = credentials.pid;
         connection->client->uid = credentials.uid;
@@ -286,8 +267,11 @@ static int start_bus(Connection *connection, int fd) {
         r = sd_id128_randomize(&id);
         if (r >= 0)
                 r = sd_bus_set_server(connection->bus, /* b= */ true, id);
+        /* No method takes file descriptors, and sd-bus takes any number of them with a message that doesn't end. */
         if (r >= 0)
-                r = sd_bus_negotiate_fds(connection->bus, /* b= */ true);
+                r = sd_bus_negotiate_fds(connection->bus, /* b= */ false);
+        if (r >= 0)
+                r = sd_bus_set_sender(connection->bus, OWN_NAME); /* by which clients know whose a signal is */
         if (r >= 0)
                 r = sd_bus_set_connected_signal(connection->bus, /* b= */ true);
         if (r >= 0)
@@ -297,10 +281,7 @@ static int start_bus(Connection *connection, int fd) {
         if (r >= 0)
                 r = sd_bus_start(connection->bus);
         if (r >= 0)
-                r = sd_event_add_io(service->event, &connection->bytes_source, connection->fd, EPOLLIN | EPOLLET,
-                                    on_bytes, connection);
-        if (r >= 0)
-                r = sd_event_source_set_priority(connection->bytes_source, SD_EVENT_PRIORITY_NORMAL - 1);
+                r = private_input_watch(connection);
         if (r >= 0)
                 r = sd_bus_attach_event(connection->bus, service->event, SD_EVENT_PRIORITY_NORMAL);
         return r;
@@ -328,6 +309,8 @@ static int connection_new(Service *service, int fd) {
         connection->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         client = connection->client = client_new(name);
         r = connection->fd < 0 ? -errno : !client ? -ENOMEM : identify(connection, fd);
+        if (r >= 0 && service->options.user && client->uid != service->uid)
+                r = -EPERM;
         if (r >= 0 && connections_of(service, client->uid) > CONNECTIONS_PER_USER_MAX)
                 r = -EUSERS;
         if (r < 0) {
@@ -345,6 +328,8 @@ static int connection_new(Service *service, int fd) {
                                       usec_add(connection->accepted, AUTHENTICATE_TIME), USEC_PER_SEC, on_timer,
                                       connection);
         if (r >= 0)
+                r = sd_event_source_set_priority(connection->timer, PRIVATE_PRIORITY);
+        if (r >= 0)
                 r = start_bus(connection, fd);
         if (r < 0) {
                 connection_free(connection);
@@ -353,6 +338,14 @@ static int connection_new(Service *service, int fd) {
 
         log_debug("%s: a connection of uid %u", client->name, (unsigned)client->uid);
         return 0;
+}
+
+/* Others need file descriptors as well: workers have three. */
+static unsigned connections_max(void) {
+        struct rlimit limit = { .rlim_cur = RLIM_INFINITY };
+
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+        return MIN(CONNECTIONS_MAX, limit.rlim_cur / FDS_SHARE / FDS_PER_CONNECTION);
 }
 
 /* Where no file descriptor is left, connections are turned away with the one that is kept for this: they would wake the
@@ -375,7 +368,7 @@ static int on_connection(sd_event_source *source _unused_, int fd, uint32_t even
                         return 0;
                 }
 
-                if (service->n_connections >= CONNECTIONS_MAX) {
+                if (service->n_connections >= connections_max()) {
                         safe_close(accepted);
                         continue;
                 }
@@ -435,4 +428,12 @@ void private_done(Service *service) {
                 connection_free(connection);
         service->listen_source = sd_event_source_disable_unref(service->listen_source);
         service->reserve_fd = safe_close(service->reserve_fd);
+}
+
+void private_resumed(Service *service, sd_bus *bus) {
+        Connection *connection;
+
+        TAILQ_FOREACH(connection, &service->connections, link)
+                if (connection->bus == bus)
+                        connection->n_resumed++;
 }

@@ -41,7 +41,7 @@ static int enter(Service *service, sd_bus_message *message, const Question *ques
         return r < 0 ? r : authorize_use(service, message, server, question, 1, error);
 }
 
-static int reply_result(sd_bus_message *message, const Outcome *outcome, size_t limit) {
+static int reply_result(Service *service, sd_bus_message *message, const Outcome *outcome, size_t limit) {
         sd_bus_message *reply = NULL;
         char *space;
         int r;
@@ -79,6 +79,8 @@ static int reply_result(sd_bus_message *message, const Outcome *outcome, size_t 
 
         if (r >= 0)
                 r = sd_bus_send(NULL, reply, NULL);
+        if (r >= 0)
+                private_sent(service, sd_bus_message_get_bus(message), outcome->result.size);
         sd_bus_message_unref(reply);
         return r;
 }
@@ -92,7 +94,8 @@ static void answer(Call *call, const Outcome *outcome) {
                 if (outcome->failure)
                         bus_reply_failure(message, outcome->failure);
                 else if (call->request.kind == REQUEST_CALL)
-                        r = reply_result(message, outcome, call->manager->quota.settings.limits.message);
+                        r = reply_result(call->manager->userdata, message, outcome,
+                                         call->manager->quota.settings.limits.message);
                 else
                         r = sd_bus_reply_method_return(message, NULL);
                 if (r < 0)
@@ -238,8 +241,29 @@ static int method_restart_server(sd_bus_message *message, void *userdata, sd_bus
         return sd_bus_reply_method_return(message, NULL);
 }
 
-static int reply_batch(sd_bus_message *message, const BatchItem *items, size_t n_items) {
-        sd_bus_message *reply = NULL;
+/* A method call that is answered later */
+typedef struct Pending {
+        Service *service;
+        sd_bus_message *message;
+} Pending;
+
+static Pending *pending_new(Service *service, sd_bus_message *message) {
+        Pending *pending = new0(Pending, 1);
+
+        if (pending)
+                *pending = (Pending){ service, sd_bus_message_ref(message) };
+        return pending;
+}
+
+static Pending *pending_free(Pending *pending) {
+        sd_bus_message_unref(pending->message);
+        free(pending);
+        return NULL;
+}
+
+static int reply_batch(const Pending *pending, const BatchItem *items, size_t n_items) {
+        sd_bus_message *message = pending->message, *reply = NULL;
+        size_t size = 0;
         int r;
 
         r = sd_bus_message_new_method_return(message, &reply);
@@ -248,6 +272,7 @@ static int reply_batch(sd_bus_message *message, const BatchItem *items, size_t n
         for (size_t i = 0; i < n_items && r >= 0; i++) {
                 _cleanup_(freep) char *text = NULL;
 
+                size += items[i].result ? strlen(items[i].result) : 0;
                 if (items[i].result)
                         r = sd_bus_message_append(reply, "(bs)", true, items[i].result);
                 else if (asprintf(&text, "%s: %s", bus_error_name(items[i].failure.code),
@@ -261,21 +286,23 @@ static int reply_batch(sd_bus_message *message, const BatchItem *items, size_t n
                 r = sd_bus_message_close_container(reply);
         if (r >= 0)
                 r = sd_bus_send(NULL, reply, NULL);
+        if (r >= 0)
+                private_sent(pending->service, sd_bus_message_get_bus(message), size);
         sd_bus_message_unref(reply);
         return r;
 }
 
 static void batch_done(void *userdata, const BatchItem *items, size_t n_items) {
-        sd_bus_message *message = userdata;
+        Pending *pending = userdata;
         int r;
 
         if (items) {
-                r = reply_batch(message, items, n_items);
+                r = reply_batch(pending, items, n_items);
                 if (r < 0)
-                        (void)sd_bus_reply_method_errno(message, r, NULL);
+                        (void)sd_bus_reply_method_errno(pending->message, r, NULL);
         }
 
-        sd_bus_message_unref(message);
+        pending_free(pending);
 }
 
 static int read_batch(sd_bus_message *message, BatchItem **ret, size_t *ret_n, sd_bus_error *error) {
@@ -352,6 +379,7 @@ static int method_call_batch(sd_bus_message *message, void *userdata, sd_bus_err
         _cleanup_(freep) BatchItem *items = NULL;
         Failure failure = {};
         const char *name;
+        Pending *pending;
         Server *server;
         size_t n = 0;
         int r;
@@ -369,13 +397,15 @@ static int method_call_batch(sd_bus_message *message, void *userdata, sd_bus_err
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        sd_bus_message_ref(message);
-        r = batch_start(service->manager, service->caller, name, TAKE_PTR(items), n, batch_done, message, &failure);
+        pending = pending_new(service, message);
+        if (!pending)
+                return -ENOMEM;
+        r = batch_start(service->manager, service->caller, name, TAKE_PTR(items), n, batch_done, pending, &failure);
         if (r >= 0)
                 return 1;
 
         authorize_record(service, &(Question){ name, "CallBatch", NULL }, failure.code);
-        sd_bus_message_unref(message);
+        pending_free(pending);
         return bus_error_set_failure(error, &failure);
 }
 
@@ -404,41 +434,47 @@ static int method_list_servers(sd_bus_message *message, void *userdata, sd_bus_e
         return r;
 }
 
-static int reply_tools(sd_bus_message *message, const Tool *tools, size_t n_tools) {
-        sd_bus_message *reply = NULL;
+static int reply_tools(const Pending *pending, const Tool *tools, size_t n_tools) {
+        sd_bus_message *message = pending->message, *reply = NULL;
+        size_t size = 0;
         int r;
 
         r = sd_bus_message_new_method_return(message, &reply);
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'a', "(sss)");
-        for (size_t i = 0; i < n_tools && r >= 0; i++)
+        for (size_t i = 0; i < n_tools && r >= 0; i++) {
                 r = sd_bus_message_append(reply, "(sss)", tools[i].name, tools[i].description, tools[i].schema);
+                size += strlen(tools[i].description) + strlen(tools[i].schema);
+        }
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
         if (r >= 0)
                 r = sd_bus_send(NULL, reply, NULL);
+        if (r >= 0)
+                private_sent(pending->service, sd_bus_message_get_bus(message), size);
         sd_bus_message_unref(reply);
         return r;
 }
 
 static void tools_done(void *userdata, const Tool *tools, size_t n_tools, const Failure *failure) {
-        sd_bus_message *message = userdata;
+        Pending *pending = userdata;
         int r = 0;
 
         if (failure)
-                bus_reply_failure(message, failure);
+                bus_reply_failure(pending->message, failure);
         else
-                r = reply_tools(message, tools, n_tools);
+                r = reply_tools(pending, tools, n_tools);
         if (r < 0)
-                (void)sd_bus_reply_method_errno(message, r, NULL);
+                (void)sd_bus_reply_method_errno(pending->message, r, NULL);
 
-        sd_bus_message_unref(message);
+        pending_free(pending);
 }
 
 static int method_list_tools(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Service *service = userdata;
         Failure failure = {};
         const char *name;
+        Pending *pending;
         Server *server;
         int r;
 
@@ -454,12 +490,14 @@ static int method_list_tools(sd_bus_message *message, void *userdata, sd_bus_err
 
         if (client_note_server(service->caller, server) < 0)
                 return -ENOMEM;
-        sd_bus_message_ref(message);
-        r = tools_list(server, service->caller, tools_done, message, &failure);
+        pending = pending_new(service, message);
+        if (!pending)
+                return -ENOMEM;
+        r = tools_list(server, service->caller, tools_done, pending, &failure);
         if (r >= 0)
                 return 1;
 
-        sd_bus_message_unref(message);
+        pending_free(pending);
         return bus_error_set_failure(error, &failure);
 }
 

@@ -48,6 +48,7 @@ struct Service {
         TAILQ_HEAD(, Connection) connections; /* of the private socket */
         unsigned n_connections;
         uint64_t last_connection; /* the number in its name */
+        bool results_wait;        /* in a connection whose client doesn't read just now, perhaps */
         int reserve_fd;           /* given up for a moment where there are no more, to turn a connection away */
 };
 

@@ -6,8 +6,6 @@
 #include "bus/objects.h"
 #include "bus/peers.h"
 
-#define SIGNALS_UNREAD_MAX 16 /* messages that a client of the private socket has not read */
-
 /* Appends a signal's arguments. */
 typedef int (*append_handler)(sd_bus_message *signal, const void *what);
 
@@ -36,11 +34,8 @@ static void tell(Service *service, const Client *client, const News *news) {
         const Connection *connection = client->peer ? ((const Peer *)client->peer)->connection : NULL;
         uid_t audience = authorize_sees(service, client);
         sd_bus *bus = peers_bus(service, client);
-        uint64_t n_unread = 0;
 
-        if (connection)
-                (void)sd_bus_get_n_queued_write(bus, &n_unread);
-        if (!bus || (connection && !connection->greeted) || n_unread > SIGNALS_UNREAD_MAX)
+        if (!bus || (connection && !private_takes_signals(connection)))
                 return;
 
         service->audience = &audience;
@@ -229,6 +224,7 @@ static int append_notification(sd_bus_message *signal, const void *what) {
 static void on_notification(void *userdata, Client *client, const Server *server, const char *method, JsonSlice params,
                             const JsonTraits *traits) {
         Service *service = userdata;
+        sd_bus *bus = peers_bus(service, client);
         Buffer text = {};
 
         if (params.size > service->manager->quota.settings.limits.message)
@@ -238,6 +234,8 @@ static void on_notification(void *userdata, Client *client, const Server *server
                 tell(service, client,
                      &(News){ BUS_PATH, BUS_NAME, "Notification", append_notification,
                               &(Notification){ server->config->name, method, &text } });
+        if (bus)
+                private_sent(service, bus, params.size);
         buffer_done(&text);
 }
 

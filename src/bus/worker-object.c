@@ -38,6 +38,7 @@ static int property_number(sd_bus *bus _unused_, const char *path _unused_, cons
         uint64_t value = streq(property, "StartedTimestamp")      ? worker->started_realtime
                          : streq(property, "LastActiveTimestamp") ? worker->last_active_realtime
                          : streq(property, "Calls")               ? worker->calls
+                         : streq(property, "CallTimeUSec")        ? worker->call_time
                          : streq(property, "LateAnswers")         ? worker->late_answers
                                                                   : worker->stray_lines;
 
@@ -65,6 +66,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("ServerInfo", "s", property_string, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("LastActiveTimestamp", "t", property_number, 0, 0),
         SD_BUS_PROPERTY("Calls", "t", property_number, 0, 0),
+        SD_BUS_PROPERTY("CallTimeUSec", "t", property_number, 0, 0),
         SD_BUS_PROPERTY("InFlight", "u", property_in_flight, 0, 0),
         SD_BUS_PROPERTY("LateAnswers", "t", property_number, 0, 0),
         SD_BUS_PROPERTY("StrayLines", "t", property_number, 0, 0),

@@ -36,7 +36,8 @@ struct Request {
         Worker *worker; /* NULL: queued */
         uint64_t id;
         uint64_t position;               /* in the stream to the worker */
-        uint64_t deadline, deadline_max; /* CLOCK_MONOTONIC, usec */
+        uint64_t sent;                   /* CLOCK_MONOTONIC, usec */
+        uint64_t deadline, deadline_max; /* likewise */
         bool retried;
         uint64_t turn; /* its place in the queue: the turn of its caller */
         TAILQ_ENTRY(Request) link;

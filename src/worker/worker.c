@@ -204,6 +204,7 @@ int worker_send(Worker *worker, Request *request) {
         worker->pool->n_in_flight++;
         request->worker = worker;
         request->position = position;
+        request->sent = now;
         request->deadline_max = usec_add(now, worker->config->timeouts.call_max);
         request->deadline = MIN(usec_add(now, worker->config->timeouts.call), request->deadline_max);
         pool_watch_deadline(worker->pool, request->deadline);
@@ -252,6 +253,7 @@ static void request_left(Worker *worker) {
 }
 
 void worker_finish(Worker *worker, Request *request, const Outcome *outcome) {
+        worker->call_time += worker_now(worker) - request->sent;
         pool_request_done(request, outcome);
         request_left(worker);
 }

@@ -67,6 +67,7 @@ struct Worker {
         uint64_t started, ready_since, last_active, last_check, last_weighed, ping_deadline; /* CLOCK_MONOTONIC */
         uint64_t last_heard; /* when it wrote a line; usec, CLOCK_MONOTONIC */
         uint64_t calls, late_answers, stray_lines;
+        uint64_t call_time;            /* usec, of all calls together */
         uint64_t calls_max, retire_at; /* recycling, with its jitter */
         bool worn_out;                 /* due for recycling */
         uint64_t worn_at;              /* since; usec, CLOCK_MONOTONIC */

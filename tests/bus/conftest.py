@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 os.environ.pop("DBUS_SESSION_BUS_ADDRESS", None)
 
 import private_bus  # noqa: E402
+from caller import ALICE, BOB  # noqa: E402
 from mock_polkit import MockPolkit  # noqa: E402
 from service import DAEMON, ECHO_WORKER, Service  # noqa: E402
 
@@ -88,6 +89,17 @@ def make_polkit(system_service):
 def polkit(make_polkit):
     """A polkit on the system service's bus, which says no to all that its rule doesn't allow."""
     return make_polkit()
+
+
+@pytest.fixture
+def alice(service):
+    """A caller of another user: the service has to be a system_service."""
+    return service.caller(uid=ALICE)
+
+
+@pytest.fixture
+def bob(service):
+    return service.caller(uid=BOB)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -1,18 +1,11 @@
 """What polkit is asked on the system bus, what its answers mean, and what becomes of a call meanwhile."""
 
-import os
-import signal
-import time
-
 import pytest
 
-from caller import OBJECT_MANAGER, PATH, PROPERTIES, ROOT, CallFailed, check_failure, fails, text_of
+from caller import ALICE, BOB, DENIED, CallFailed, check_failure, fails, text_of
 from mock_polkit import CALL, EXECUTE_CODE, MANAGE, USE_NETWORK
-from raw_bus import RawBus
-from waiting import SLOWNESS, eventually, settle
+from waiting import eventually, settle
 
-ALICE, BOB = 1, 2
-DENIED = "org.freedesktop.DBus.Error.AccessDenied"
 ASK_FIRST = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
 UNREADABLE = "org.freedesktop.DBus.Error.InconsistentMessage"  # sd-bus takes no noncharacters
 WAIT = 5.0  # for polkit
@@ -23,16 +16,6 @@ def service(system_service):
     system_service.echo()
     system_service.obedient()
     return system_service
-
-
-@pytest.fixture
-def alice(service):
-    return service.caller(uid=ALICE)
-
-
-@pytest.fixture
-def bob(service):
-    return service.caller(uid=BOB)
 
 
 def started(service):

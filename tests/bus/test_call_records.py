@@ -4,12 +4,9 @@ import re
 
 import pytest
 
-from caller import CallFailed
-from service import PYTHON, REPO
+from caller import ALICE, CallFailed
 from waiting import eventually, settle
 
-ALICE = 1
-HOSTILE = str(REPO / "tests/workers/hostile.py")
 RECORD = re.compile(r"^mcp-execd: uid (\d+): (\S*) (.*): (\w+) in (\d+\.\d+) ms$")
 
 
@@ -17,7 +14,6 @@ RECORD = re.compile(r"^mcp-execd: uid (\d+): (\S*) (.*): (\w+) in (\d+\.\d+) ms$
 def service(system_service):
     access = {"users": [ALICE]}
     system_service.settings(log_calls="info")
-    system_service.log_level = "info"
     system_service.echo("echo", access=access)
     system_service.obedient("obedient", access=access)
     system_service.obedient("closed")

@@ -6,12 +6,11 @@ import re
 import dbus
 import pytest
 
-from caller import OBJECT_MANAGER, PATH, PROPERTIES, ROOT, SERVER, WORKER, CallFailed, plain, text_of
+from caller import ALICE, BOB, CAROL, OBJECT_MANAGER, PATH, PROPERTIES, ROOT, SERVER, WORKER, CallFailed, plain, text_of
 from mock_polkit import MANAGE
 from service import PYTHON, REPO
 from waiting import eventually, settle
 
-ALICE, BOB, CAROL = 1, 2, 3
 STATELESS = str(REPO / "tests/workers/stateless.py")
 INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
 

@@ -34,6 +34,7 @@ def test_a_worker_is_an_object(service, caller):
     assert worker["State"] in ("ready", "active", "idle")
     assert before - 5e6 < worker["StartedTimestamp"] <= worker["LastActiveTimestamp"] <= time.time() * 1e6 + 5e6
     assert (worker["Calls"], worker["InFlight"], worker["LateAnswers"], worker["StrayLines"]) == (1, 0, 0, 0)
+    assert 0 < worker["CallTimeUSec"] < 10_000_000
     assert caller.server("echo")["Workers"] == [worker["path"]]
 
 

@@ -2,12 +2,12 @@
 
 import os
 import signal
-import subprocess
 import time
 
 import pytest
 
 from caller import CallFailed, check_failure, fails, text_of
+from other_user import can_be_others, worker_of
 from processes import Process
 from service import PYTHON, REPO
 from waiting import SLOWNESS, eventually, settle
@@ -257,16 +257,7 @@ def test_another_server_is_not_held_back(service, caller):
 # scope
 
 def as_user(service, uid, server):
-    """The pid of the worker that a caller of that uid gets."""
-    script = ("import os, sys\nos.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))\n"
-              "import dbus, dbus.bus, json\nbus = dbus.bus.BusConnection(sys.argv[2])\n"
-              "r = bus.call_blocking('org.example.McpExec', '/org/example/McpExec', 'org.example.McpExec', 'CallTool', 'sss',"
-              " (sys.argv[3], 'pid', ''))\nprint(json.loads(r)['content'][0]['text'])\n")
-    done = subprocess.run([PYTHON, "-c", script, str(uid), service.bus.address, server], capture_output=True, text=True,
-                          timeout=60, cwd="/")
-    if done.returncode:
-        raise CallFailed("", done.stderr)
-    return int(done.stdout)
+    return worker_of(uid, service.bus.address, server)
 
 
 OTHERS = {"users": [65534, 1]}
@@ -300,7 +291,7 @@ def test_a_system_service_lets_nobody_in_who_is_not_named(system_service):
 
 
 def test_with_user_only_that_user_may_call(service):
-    if os.getuid() != 0:
+    if not can_be_others():
         pytest.skip("only root can be several users")
     service.echo()
     caller = service.caller()

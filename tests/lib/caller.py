@@ -22,6 +22,9 @@ ERROR = "org.example.McpExec.Error."
 PROPERTIES = "org.freedesktop.DBus.Properties"
 OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
 
+ALICE, BOB, CAROL = 1, 2, 3  # uids of other users
+DENIED = "org.freedesktop.DBus.Error.AccessDenied"
+
 # Longer than any deadline of the service that a test waits for.
 PATIENCE = 60.0
 

@@ -2,17 +2,21 @@
 
 import json
 import os
+import select
 import shlex
 import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
 
 import processes
 from caller import NAME, Caller
+from hand_over import ListeningSocket
 from private_bus import PrivateBus
 from processes import Process
 from waiting import SLOWNESS, eventually
@@ -25,6 +29,7 @@ PYTHON = "/usr/bin/python3"
 # Under a sanitizer memory says nothing: it is not given back at once.
 SANITIZED = Path(DAEMON).exists() and b"__asan_init" in Path(DAEMON).read_bytes()
 OBEDIENT_WORKER = str(REPO / "tests/bus/obedient_worker.py")
+HAND_OVER = str(REPO / "tests/lib/hand_over.py")
 
 
 class Service:
@@ -32,9 +37,12 @@ class Service:
 
     The bus starts the daemon at the first call. Everything that is started carries a token in its
     environment, which is how close() finds what was left behind.
+
+    private: the daemon is handed the listening socket behind private_address, as systemd would, however it is started.
+    fds: its RLIMIT_NOFILE.
     """
 
-    def __init__(self, folder, idle_timeout=60, log_level="debug", system=False, kind=None):
+    def __init__(self, folder, idle_timeout=60, log_level="debug", system=False, kind=None, private=False, fds=None):
         self.folder = folder
         self.idle_timeout = idle_timeout
         self.log_level = log_level
@@ -50,8 +58,11 @@ class Service:
         folder.chmod(0o755)
         self.config.chmod(0o755)
         self.bus = PrivateBus(folder / "private-bus", kind)
+        self.private = ListeningSocket(folder) if private else None
+        self.fds = fds
         self._start_script = folder / "start"
         self._callers = []
+        self._private_callers = []
         self._daemons = {}
         self._direct = []
         self._started = False
@@ -100,7 +111,9 @@ class Service:
     # The bus and the daemon
 
     def arguments(self):
-        return [DAEMON, *([] if self.system else ["--user"]), *(f"--config-dir={path}" for path in self.config_dirs),
+        before = ["/usr/bin/prlimit", f"--nofile={self.fds}"] if self.fds else []
+        before += [PYTHON, HAND_OVER, self.private.counter] if self.private else []
+        return [*before, DAEMON, *([] if self.system else ["--user"]), *(f"--config-dir={path}" for path in self.config_dirs),
                 f"--idle-timeout={self.idle_timeout}", f"--log-level={self.log_level}"]
 
     def environment(self):
@@ -142,29 +155,64 @@ class Service:
             if folder.stat().st_uid == os.getuid() and folder != Path(tempfile.gettempdir()) and folder != Path("/"):
                 folder.chmod(folder.stat().st_mode | 0o011)
 
-    def run_directly(self, user=None):
-        """Start the daemon without activation, as another user if one is named, and wait until it has its name.
-        Returns the Popen."""
-        self.start_bus()
-        if user is not None:
-            self.folder.chmod(0o777)  # for what a sanitizer has to say
+    def _spawn(self, user=None):
         environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", **self.environment()}
         with open(self.log_file, "ab") as log:
             daemon = subprocess.Popen(self.arguments(), env=environment, stdin=subprocess.DEVNULL, stdout=log,
                                       stderr=log, start_new_session=True, user=user, group=user,
                                       extra_groups=None if user is None else [])
         self._direct.append(daemon)
+        return daemon
+
+    def run_directly(self, user=None):
+        """Start the daemon without activation, as another user if one is named, and wait until it has its name.
+        Returns the Popen."""
+        self.start_bus()
+        if user is not None:
+            self.folder.chmod(0o777)  # for what a sanitizer has to say
+        daemon = self._spawn(user)
         try:
             eventually(lambda: self.daemon() or daemon.poll() is not None, "the daemon has its name")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log_text()[-3000:]}") from None
         return daemon
 
+    @contextmanager
+    def started_by_connections(self):
+        """Start a daemon whenever one connects to the private socket and none is there, as systemd does. Yields the list of
+        those that were started."""
+        daemons, over = [], threading.Event()
+
+        def activate():
+            while not over.is_set():
+                waiting = select.select([self.private.socket], [], [], 0.05)[0]
+                if waiting and (not daemons or daemons[-1].poll() is not None):
+                    daemons.append(self._spawn())
+                time.sleep(0.005)
+
+        thread = threading.Thread(target=activate)
+        thread.start()
+        try:
+            yield daemons
+        finally:
+            over.set()
+            thread.join()
+
     def caller(self, uid=None, groups=()):
         """A new connection to the bus, of another user if one is named (let_others_in() first)."""
         self.start_bus()
         caller = Caller(self.bus.address, uid=uid, groups=groups)
         self._callers.append(caller)
+        return caller
+
+    @property
+    def private_address(self):
+        return f"unix:path={self.private.path}"
+
+    def private_caller(self):
+        """A new connection to the private socket, without the bus between. The daemon has to be running."""
+        caller = Caller(self.private_address)
+        self._private_callers.append(caller)
         return caller
 
     def _watch(self):
@@ -227,13 +275,15 @@ class Service:
                 self.daemon()
             except Exception as error:
                 problems.append(f"the bus does not answer: {error}")
-            for caller in self._callers:
+            for caller in self._callers + self._private_callers:
                 caller.close()
             problems += self._stop_daemons()
             problems += self._kill_leftovers()
             self.bus.stop()
         if self._open_folder:
             shutil.rmtree(self._open_folder)
+        if self.private:
+            self.private.close()
         reports = self.sanitizer_reports()
         if reports:
             problems.append(f"sanitizer reports:\n{reports[:20000]}")

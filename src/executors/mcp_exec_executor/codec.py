@@ -1,5 +1,7 @@
 """JSON, strictly, by the C functions beneath the module json: importing that takes as long as a third of a start."""
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 try:
     from _json import encode_basestring, make_encoder, make_scanner
 except ImportError:

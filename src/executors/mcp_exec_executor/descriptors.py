@@ -1,5 +1,7 @@
 """Descriptors of our own, and standard input."""
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from os import MFD_CLOEXEC, close, dup2, memfd_create, sysconf
 

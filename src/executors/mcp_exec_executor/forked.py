@@ -1,5 +1,7 @@
 """A child of the nursery that runs Python code: one call, in a private copy of the warm interpreter."""
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 import _thread
 import atexit
 import faulthandler

@@ -1,6 +1,9 @@
 """Running Python code and saying how it went. Used in the executor's own process, and in forks."""
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 import _ast
+import builtins
 import sys
 from _collections import deque
 from os import O_CLOEXEC, _exit, devnull, dup2, open as open_fd, write
@@ -102,6 +105,8 @@ def brief(error, call):
 def evaluate(call, filename, namespace, tracebacks, at_exit=None):
     """Runs the call's code and sets value, exception and exit_code. at_exit: run afterwards, as if a program ended."""
     code = call.arguments["code"]
+    if "__builtins__" not in namespace:
+        namespace["__builtins__"] = builtins  # exec() would provide ours
     try:
         try:
             tree = compile(code, filename, "exec", _ast.PyCF_ONLY_AST, True)

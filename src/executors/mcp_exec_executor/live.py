@@ -5,6 +5,8 @@ input: it answers everything but tools/call, also while code runs, drains what t
 does not stop. Nothing here trusts the state in which the code leaves the process.
 """
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 import _thread
 import atexit
 import faulthandler
@@ -19,10 +21,9 @@ from os import _exit, close, dup2, getpid, kill, read, sched_yield, write
 from select import POLLIN, poll
 from time import monotonic, process_time, sleep
 
-from .descriptors import lift
 from .interpreter import Interrupted, Streams, Tracebacks, brief, evaluate, leave_fork
 from .output import PIPE_SIZE, Call, Capture, answer_line
-from .processes import list_children
+from .processes import end_strangers, list_children
 from .protocol import Endpoint
 from .scratch import Scratch
 from .standard import import_standard
@@ -47,7 +48,7 @@ class Live:
         self.program, self.setup, self.isolation = program, setup, setup.isolation
         self.endpoint = Endpoint(program, self)
         self.endpoint.initialized = setup.resumed.get("initialized", False)
-        self.input, self.output, self.errors = (lift(fd) for fd in (0, 1, 2))
+        self.input, self.output, self.errors = self.setup.protocol_fds()
         self.streams = Streams()
         self.streams.detach()
         self.own_fds = [self.input, self.output, self.errors, self.streams.null]
@@ -94,6 +95,9 @@ class Live:
         # Native code that prints more than that without letting the interpreter lock go blocks for good.
         return Capture(1, PIPE_SIZE), Capture(2, PIPE_SIZE)
 
+    def capture_fds(self):
+        return [end for capture in self.captures for end in (capture.reader, capture.writer)]
+
     def serve(self):
         self.guard(self.preload)
         sys.modules["__main__"] = self.main_module
@@ -135,7 +139,8 @@ class Live:
 
     def leave(self, status):
         try:
-            if self.scratch:
+            if self.isolation != "shared":
+                end_strangers(all_threads=True)
                 self.scratch.remove()
         finally:
             _exit(status)
@@ -158,10 +163,10 @@ class Live:
             if call.captures:
                 for capture in call.captures:
                     capture.close()
-                self.captures = self.make_captures()  # for the next call: nobody waits now
                 if self.reset:
                     sched_yield()  # where both share one CPU: first the client
                     self.main_module = self.reset.restore()
+                self.captures = self.make_captures()  # for the next call: nobody waits now
         if self.isolation != "shared":
             self.leave(0)  # the exit handlers have run
 
@@ -257,7 +262,7 @@ class Live:
 
     def forked(self):
         """In a fork of the code's: leaves the protocol to the parent, also for good once the parent has ended."""
-        for fd in [*self.own_fds, *(end for capture in self.captures for end in (capture.reader, capture.writer))]:
+        for fd in [*self.own_fds, *self.capture_fds()]:
             try:
                 close(fd)
             except OSError:

@@ -3,6 +3,8 @@
 Compared and restored by identity alone: nothing here asks an object of the code's whether it is equal to another.
 """
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 import sys
 from _collections import deque
 from _operator import is_

@@ -1,5 +1,7 @@
 """The node executor: JavaScript in a process of Node.js that lasts for many calls, or for as long as it can be put back."""
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 import os
 import sys
 from _signal import SIGCONT, SIGINT

@@ -7,6 +7,8 @@ for it yet, answered by "forked NUMBER PID"; and "end PID ", answered by "ended 
 and its orphans are gone.
 """
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 import _socket
 import gc
 import os
@@ -75,19 +77,21 @@ class Nursery:
         gc.collect()
         gc.freeze()
         gc.disable()
-        self.control.send(b"ready")
-        self.loop(self.control.recvmsg, self.control.fileno())
+        try:
+            self.control.send(b"ready")
+            self.loop(self.control.recvmsg, self.control.fileno())
+        except OSError:
+            pass  # the supervisor is gone
+        finally:
+            self.leave()
 
     def loop(self, recvmsg, control):
         """Few objects are used here, and in what a child does first: a fork lets both processes copy each page that they
         change, and to use an object is to change it."""
         while True:
-            try:
-                text, ancillary, _, _ = recvmsg(MESSAGE_MAX, FDS_SPACE, MSG_CMSG_CLOEXEC)
-            except OSError:
-                text = b""
+            text, ancillary, _, _ = recvmsg(MESSAGE_MAX, FDS_SPACE, MSG_CMSG_CLOEXEC)
             if not text:
-                return self.leave()
+                return
             command, number, folder = text.split(b" ", 2)
             if not ancillary:
                 self.end(int(number))
@@ -118,10 +122,10 @@ class Nursery:
             _exit(1)
 
     def leave(self):
-        """The supervisor is gone."""
-        self.known.clear()
-        end_strangers()
-        _exit(0)
+        try:
+            end_strangers()
+        finally:
+            _exit(0)
 
 
 def setsid_quietly():

@@ -1,5 +1,7 @@
 """What a call prints, and the answer that is made of it."""
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 from fcntl import F_SETPIPE_SZ, fcntl
 from os import O_CLOEXEC, close, dup2, pipe2, read, set_blocking
 

@@ -1,5 +1,7 @@
 """Modules that are loaded, and yet not there until the code imports them."""
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 import sys
 
 Module = type(sys)

@@ -1,5 +1,7 @@
 """The processes that code leaves behind: found, also those that have left their group and session, and ended."""
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 from os import (O_CLOEXEC, O_RDONLY, WNOHANG, WTERMSIG, WIFSIGNALED, close, getpgid, getpgrp, getpid, kill, killpg,
                 listdir, open as open_fd, read, waitpid)
 from _signal import SIGKILL

@@ -1,5 +1,7 @@
 """What an executor is: its names, its one tool, and the arguments and results that all of them share."""
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 from .output import LEFT_NAMES, STREAM_KEPT, STREAM_KEPT_MAX
 
 VERSION = "1.1"

@@ -1,5 +1,7 @@
 """MCP over stdio as a server with one tool speaks it, both eras: lines in, lines out. Knows nothing of what the tool does."""
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 from .codec import decode, encode
 
 MODERN_VERSIONS = ["2026-07-28"]

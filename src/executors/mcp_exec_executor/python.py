@@ -1,5 +1,7 @@
 """The Python executor."""
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 import sys
 from _signal import SIGCONT, SIGXCPU
 from os import kill

@@ -8,6 +8,8 @@ Python's own modules are imported before any code runs, so that their picture sh
 a call was the first to import, in the start that follows it.
 """
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 import _thread
 import atexit
 import builtins  # noqa: F401
@@ -20,12 +22,13 @@ import sys
 import time
 from _contextvars import copy_context
 from _locale import LC_ALL, setlocale
-from _signal import (ITIMER_PROF, ITIMER_REAL, ITIMER_VIRTUAL, SIG_BLOCK, SIG_SETMASK, getsignal, pthread_sigmask,
+from _signal import (ITIMER_PROF, ITIMER_REAL, ITIMER_VIRTUAL, SIG_BLOCK, SIG_SETMASK, SIGALRM, SIGINT, SIGIO,
+                     getsignal, pthread_sigmask,
                      set_wakeup_fd, setitimer, signal, valid_signals)
 from _socket import getdefaulttimeout, setdefaulttimeout
-from os import (O_CLOEXEC, O_DIRECTORY, O_RDONLY, P_ALL, WEXITED, WNOHANG, WNOWAIT, close, dup2, execve, fchdir, fstat,
+from os import (O_CLOEXEC, O_DIRECTORY, O_RDONLY, O_WRONLY, P_ALL, WEXITED, WNOHANG, WNOWAIT, close, execve, fchdir, fstat,
                 getpgid, getpriority, getsid, listdir, memfd_create, open as open_fd, sched_getaffinity,
-                sched_setaffinity, setpriority, stat, umask, waitid)
+                read, sched_setaffinity, setpriority, stat, umask, waitid, write)
 
 from .namespaces import Namespaces
 from .parked import Parked
@@ -34,6 +37,7 @@ from .setup import ORIGINAL_ARGV, RESUME
 from .standard import is_standard, import_standard
 
 CLEAN, RENEW, EXIT = range(3)
+OWN_SIGNALS = {SIGALRM, SIGIO, SIGINT}  # Live.take_signals() looks after them
 THREADS_GRACE = 0.05  # seconds until a thread counts as one that stays
 RESTORE_TIME = 1.0  # seconds for everything, with the finalizers of the code's objects
 NEVER_LEARNED = {"this", "antigravity", "turtle", "ctypes", "_ctypes", "__main__"}
@@ -76,7 +80,7 @@ class Reset:
         self.namespaces = Namespaces([module for module in self.all.values() if type(module) is Module])
         gc.collect()
         gc.freeze()
-        self.own_fds = self.list_fds()
+        self.own_fds = self.list_fds() - set(live.capture_fds())
 
     logging_shutdown = None
 
@@ -85,7 +89,7 @@ class Reset:
         hidden = {name: module for name, module in self.all.items() if name not in setup.visible}
         self.parked = Parked(hidden)
         sys.meta_path.insert(0, self.parked)
-        shown = setup.visible | self.parked.with_needs(need for name in setup.preload for need in self.needs_of(name))
+        shown = setup.visible | self.parked.with_needs(need for name in setup.preload for need in [name, *self.needs_of(name)])
         self.visible = {name: module for name, module in self.all.items() if name in shown}
         for name in hidden:
             if name not in shown:
@@ -136,6 +140,7 @@ class Reset:
         umask(self.mask)
         names = sorted(name for name in dir(self.resource) if name.startswith("RLIMIT_"))
         self.limits = {number: self.resource.getrlimit(number) for number in {getattr(self.resource, n) for n in names}}
+        self.name, self.oom_score = read_text("/proc/self/comm"), read_text("/proc/self/oom_score_adj")
         self.priority, self.affinity = getpriority(os.PRIO_PROCESS, 0), sched_getaffinity(0)
         self.identity = self.get_identity()
 
@@ -145,7 +150,7 @@ class Reset:
 
     def remember_interpreter(self):
         self.threads = _thread._count() + 1  # the reader thread, which comes later
-        self.handlers = {number: getsignal(number) for number in map(int, valid_signals())}
+        self.handlers = {number: getsignal(number) for number in map(int, valid_signals()) if number not in OWN_SIGNALS}
         self.locale = setlocale(LC_ALL, None)
         self.gc_threshold = gc.get_threshold()
         self.switch_interval, self.dlopen_flags = sys.getswitchinterval(), sys.getdlopenflags()
@@ -194,7 +199,8 @@ class Reset:
         if self.verdict != CLEAN:
             self.renew()
         self.parked.given.clear()
-        return Module("__main__")
+        MODULES["__main__"] = main = Module("__main__")
+        return main
 
     def put_back(self):
         for timer in ITIMER_VIRTUAL, ITIMER_PROF:
@@ -252,7 +258,6 @@ class Reset:
             self.verdict = max(self.verdict, RENEW)  # whatever it has been used for
         MODULES.clear()
         MODULES.update(self.visible)
-        MODULES["__main__"] = Module("__main__")
 
     def put_back_process(self):
         """Returns nothing; the verdict says whether it can't be done."""
@@ -266,6 +271,9 @@ class Reset:
                 setpriority(os.PRIO_PROCESS, 0, self.priority)
             if sched_getaffinity(0) != self.affinity:
                 sched_setaffinity(0, self.affinity)
+            for path, text in ("/proc/self/comm", self.name), ("/proc/self/oom_score_adj", self.oom_score):
+                if read_text(path) != text:
+                    write_text(path, text)
         except (OSError, ValueError):
             self.verdict = EXIT
         if self.get_identity() != self.identity:
@@ -329,21 +337,36 @@ class Reset:
             if call and not call.cancelled:
                 lines.append(call.line + b"\n")
         state = {"initialized": live.endpoint.initialized, "learned": self.learned,
-                 "unread": b"".join([*lines, *live.begun])}
+                 "unread": b"".join([*lines, *live.begun]), "fds": (live.input, live.output, live.errors)}
         try:
             fd = memfd_create("resume", 0)
             with open(fd, "wb", closefd=False) as file:
                 import_standard("marshal")[0].dump(state, file)
                 file.seek(0)
-            for own, usual in (live.input, 0), (live.output, 1), (live.errors, 2):
-                dup2(own, usual)
+            # Not as 0, 1 and 2: a thread of the code's may still be writing there.
             for other in self.list_fds() - {0, 1, 2, fd}:
-                os.set_inheritable(other, False)
+                os.set_inheritable(other, other in state["fds"])
             live.scratch.remove()
             pthread_sigmask(SIG_BLOCK, ())
             execve("/proc/self/exe", ORIGINAL_ARGV, {**live.setup.environ, RESUME.encode(): b"%d" % fd})
         finally:
             live.leave(0)
+
+
+def read_text(path):
+    fd = open_fd(path, O_RDONLY | O_CLOEXEC)
+    try:
+        return read(fd, 4096)
+    finally:
+        close(fd)
+
+
+def write_text(path, text):
+    fd = open_fd(path, O_WRONLY | O_CLOEXEC)
+    try:
+        write(fd, text)
+    finally:
+        close(fd)
 
 
 # -- State that no dict shows. Each is made with the module, and is told which modules the call has imported.

@@ -1,5 +1,7 @@
 """A process that runs calls, as its supervisor sees it."""
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 import _socket
 import marshal
 from os import close, pidfd_open, read, set_blocking, urandom, write

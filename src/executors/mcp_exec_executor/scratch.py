@@ -1,8 +1,11 @@
 """A temporary folder of one's own: what code leaves where TMPDIR says is gone with the call."""
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 import os
 from os import (O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, chmod, close, getpid, lstat, mkdir, open as open_fd,
                 posix_spawn, rmdir, scandir, unlink, waitpid)
+from stat import S_ISDIR
 
 
 class Scratch:
@@ -14,9 +17,18 @@ class Scratch:
         self.owner = getpid()
 
     def empty(self):
-        if self.path:
-            remove_content(self.path)
-            make_folder(self.path)  # should it be gone itself
+        if not self.path:
+            return
+        try:
+            status = lstat(self.path)
+            if not S_ISDIR(status.st_mode):
+                unlink(self.path)
+            elif status.st_mode & 0o7777 != 0o700:
+                chmod(self.path, 0o700)
+        except OSError:
+            pass
+        remove_content(self.path)
+        make_folder(self.path)  # should it be gone itself
 
     def remove(self):
         if self.path and self.owner == getpid():

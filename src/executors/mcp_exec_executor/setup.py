@@ -1,7 +1,11 @@
 """How the broker wants a Python executor: isolation, preloads. And the search path that the code finds."""
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 import os
 import sys
+
+from .descriptors import lift, take
 
 ISOLATIONS = "shared", "reset", "fork", "fresh"
 ORIGINAL_ARGV = sys.orig_argv[:]
@@ -48,6 +52,10 @@ class Setup:
                 return f"cannot preload {name}: {type(error).__name__}: {error}"
         self.visible |= sys.modules.keys() - before
         return None
+
+    def protocol_fds(self):
+        """Input, output and errors, among our own descriptors."""
+        return [take(fd) for fd in self.resumed["fds"]] if self.resumed else [lift(fd) for fd in (0, 1, 2)]
 
     def hide_own_modules(self):
         """The code shall not come across them. From here on, none of them imports another."""

@@ -1,5 +1,7 @@
 """The shell executor: commands and scripts, each a process with all that it starts."""
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 import os
 import sys
 from _signal import SIG_DFL, SIG_SETMASK, SIGCONT, SIGPIPE, SIGTERM, pthread_sigmask, signal, valid_signals

@@ -1,5 +1,7 @@
 """Importing Python's own modules late, whatever the code has done to the search path or has in its working directory."""
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 import os
 import sys
 

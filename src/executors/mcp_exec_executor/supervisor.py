@@ -4,6 +4,8 @@ One thread, one loop. A call's process is given its call through a channel, and 
 status tells. What it prints comes through pipes, and is read as it comes: it is there, however the process ends.
 """
 
+from . import own_builtins as __builtins__  # noqa: F401
+
 import _signal
 import _socket
 import array
@@ -429,8 +431,9 @@ class ForkingSupervisor(Supervisor):
         if not self.ready:
             self.die("its warm process could not be started")
         self.control = None
-        for runner in list(self.runners):
+        for runner in self.runners:
             runner.own_child = True
+        for runner in list(self.runners):
             if runner.pid is None:
                 self.lost(runner)
             elif not runner.call or runner.ending:

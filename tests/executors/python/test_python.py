@@ -2,186 +2,15 @@
 
 import json
 import os
-import pathlib
 import re
-import select
 import signal
-import subprocess
 import time
 
 import pytest
+from driver import META, MODERN, PATIENCE, PROGRAMS, SOURCE, Executor, is_alive, wait_for
+from driver import CODE_TYPES as RESULT_TYPES
 
-SOURCE = pathlib.Path(__file__).resolve().parents[3] / "src" / "executors" / "python"
-PROGRAM = SOURCE / "mcp-exec-python"
-COMMAND = [*os.environ.get("MCP_EXEC_TEST_PYTHON", "").split(), PROGRAM]  # to try other interpreters than the script's
-PATIENCE = 30  # seconds; only a failing test waits as long
 LEGACY = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
-MODERN = "2026-07-28"
-META = {
-    "io.modelcontextprotocol/protocolVersion": MODERN,
-    "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
-RESULT_TYPES = {
-    "stdout": str,
-    "stderr": str,
-    "value": (str, type(None)),
-    "exception": (dict, type(None)),
-    "exit_code": (int, type(None)),
-    "signal": (str, type(None)),
-    "truncated": bool,
-    "timed_out": bool,
-    "left_behind": (dict, type(None)),
-}
-
-
-class Executor:
-    def __init__(self, cwd, wrapper=()):
-        self.process = subprocess.Popen(
-            [*wrapper, *COMMAND],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=cwd,
-            bufsize=0,
-        )
-        self.received = b""
-        self.last_id = 0
-
-    def write(self, data):
-        while data:
-            data = data[self.process.stdin.write(data) :]
-
-    def send(self, message):
-        self.write(json.dumps(message).encode() + b"\n")
-
-    def read_line(self, patience=PATIENCE):
-        """Returns the next line; None at the end of the output."""
-        deadline = time.monotonic() + patience
-        while b"\n" not in self.received:
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
-            if not ready:
-                raise TimeoutError("no line from the executor")
-            data = self.process.stdout.read(1 << 20)
-            if not data:
-                assert self.received == b""
-                return None
-            self.received += data
-        line, _, self.received = self.received.partition(b"\n")
-        return line
-
-    def receive(self, patience=PATIENCE):
-        line = self.read_line(patience)
-        assert line is not None, "the executor ended"
-        message = json.loads(line.decode())  # strictly UTF-8
-        assert message["jsonrpc"] == "2.0"
-        return message
-
-    def start(self, method, params=None):
-        self.last_id += 1
-        message = {"jsonrpc": "2.0", "id": self.last_id, "method": method}
-        self.send(message if params is None else {**message, "params": params})
-        return self.last_id
-
-    def request(self, method, params=None):
-        request_id = self.start(method, params)
-        answer = self.receive()
-        assert answer["id"] == request_id
-        return answer
-
-    def result(self, method, params=None):
-        answer = self.request(method, params)
-        assert "result" in answer, answer
-        return answer["result"]
-
-    def error(self, method, params=None):
-        answer = self.request(method, params)
-        assert "error" in answer, answer
-        return answer["error"]
-
-    def initialize(self, version="2025-11-25"):
-        info = {"name": "test", "version": "1"}
-        params = {"protocolVersion": version, "capabilities": {}, "clientInfo": info}
-        result = self.result("initialize", params)
-        self.notify("notifications/initialized")
-        return result
-
-    def notify(self, method, params=None):
-        self.send({"jsonrpc": "2.0", "method": method, "params": params or {}})
-
-    def cancel(self, request_id):
-        self.notify("notifications/cancelled", {"requestId": request_id, "reason": "test"})
-
-    def start_run(self, code, **arguments):
-        return self.start("tools/call", {"name": "run", "arguments": {"code": code, **arguments}})
-
-    def check_run(self, answer):
-        """Holds an answer of `run` against the tool's promises and returns its structured content."""
-        result = answer["result"]
-        content = result["structuredContent"]
-        assert content.keys() == RESULT_TYPES.keys()
-        for key, types in RESULT_TYPES.items():
-            assert isinstance(content[key], types), key
-        if content["exception"] is not None:
-            assert content["exception"].keys() == {"type", "message", "traceback"}
-            assert all(isinstance(text, str) for text in content["exception"].values())
-        assert result["isError"] is (content["exception"] is not None or content["timed_out"])
-        assert [block["type"] for block in result["content"]] == ["text"]
-        assert result["content"][0]["text"]
-        return content
-
-    def run(self, code, **arguments):
-        request_id = self.start_run(code, **arguments)
-        answer = self.receive()
-        assert answer["id"] == request_id
-        return self.check_run(answer)
-
-    def wait_until_running(self, code, marker, **arguments):
-        """Starts code that makes the file marker, and returns once it has."""
-        request_id = self.start_run(f"open({str(marker)!r}, 'w').close()\n{code}", **arguments)
-        wait_for(marker.exists)
-        return request_id
-
-    def end(self, close=True):
-        """Returns the exit status and what the executor said on stderr."""
-        if close:
-            self.process.stdin.close()
-        status = self.process.wait(PATIENCE)
-        return status, self.process.stderr.read().decode()
-
-    def leave(self):
-        self.process.kill()
-        self.process.wait(PATIENCE)
-        for stream in self.process.stdin, self.process.stdout, self.process.stderr:
-            stream.close()
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-
-
-def is_alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
-@pytest.fixture
-def fresh(tmp_path):
-    executor = Executor(tmp_path)
-    yield executor
-    executor.leave()
-
-
-@pytest.fixture
-def executor(fresh):
-    fresh.initialize()
-    return fresh
 
 
 # -- The protocol
@@ -412,9 +241,9 @@ def test_ids_in_use_are_refused(executor, tmp_path):
 
 
 def test_server_file():
-    text = (SOURCE / "python.json").read_text()
+    text = (SOURCE / "python" / "python.json").read_text()
     server = json.loads(text.replace("@libexecdir@", "/usr/libexec"))
-    assert server["command"] == f"/usr/libexec/{PROGRAM.name}"
+    assert server["command"] == f"/usr/libexec/{PROGRAMS['python'].name}"
     assert server["protocol"] == "mcp"
     assert server["isolation"] == "shared" and server["scope"] == "user"
     assert server["pool"]["concurrency"] == 1

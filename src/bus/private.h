@@ -1,0 +1,25 @@
+#pragma once
+
+#include "bus/peers.h"
+
+/* Between the files of the private socket */
+
+#define PRIVATE_PRIORITY (SD_EVENT_PRIORITY_NORMAL - 1) /* ahead of sd-bus */
+
+/* Closes the connection when the loop is back, for it may be in use now. why: for the log */
+void private_close_soon(Connection *connection, const char *why);
+
+/* Has private_input_check() called then, or earlier. */
+void private_check_at(Connection *connection, uint64_t usec);
+
+/* private-input.c: messages that are too large or don't end */
+
+int private_input_watch(Connection *connection);
+void private_input_authenticated(Connection *connection);
+void private_input_message(Connection *connection); /* sd-bus has brought one */
+void private_input_check(Connection *connection);
+void private_input_unseen(Connection *connection); /* sd-bus may have read by itself */
+
+/* private-output.c: answers that aren't read */
+
+bool private_reads(const Connection *connection); /* or else it had its chance */

@@ -1,0 +1,112 @@
+"""mcp-exec check and import: configuration, without the service."""
+
+import json
+import os
+import stat
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_bus(cli, monkeypatch):
+    """Neither needs one."""
+    monkeypatch.setattr(type(cli), "environment",
+                        property(lambda self: {"PATH": os.environ["PATH"], "HOME": str(self.home), "LC_ALL": "C.UTF-8"}))
+
+
+def test_check_of_good_files(cli):
+    (cli.home / "good.json").write_text('{"command": "/bin/true"}')
+    (cli.home / "mcp-exec.json").write_text('{"idle_timeout": 5}')
+    result = cli("check", "good.json", "mcp-exec.json")
+    assert result.status == 0 and "1 server, no problems" in result.out and result.err == ""
+    assert cli("check", "good.json", "--json").json == []
+
+
+def test_check_tells_line_and_column(cli):
+    (cli.home / "bad.json").write_text('{\n  "command": "x",\n  "argz": [],\n  "pool": {"max": 0}\n}')
+    result = cli("check", "bad.json")
+    assert result.status == 1
+    assert "bad.json:3:3: unknown key argz (did you mean args?)" in result.err and "bad.json:4:" in result.err
+    problems = cli("check", "bad.json", "--json").json
+    assert [problem["file"] for problem in problems] == ["bad.json", "bad.json"] and problems[0]["problem"].startswith("3:3: ")
+    (cli.home / "broken.json").write_text('{\n"a": }')
+    assert "broken.json:2:" in cli("check", "broken.json").err
+    (cli.home / "mcp-exec.json").write_text('{"limits": {"call": 5}}')
+    assert "did you mean calls?" in cli("check", "mcp-exec.json").err
+
+
+def test_check_of_a_folder_and_of_the_own_configuration(cli):
+    folder = cli.home / ".config/mcp-exec/servers.d"
+    folder.mkdir(parents=True)
+    (folder / "one.json").write_text('{"command": "/bin/true"}')
+    result = cli("check")
+    assert "one.json: server one" in result.out
+    assert cli("check", cli.home / ".config/mcp-exec").status == 0
+    (folder / "two.json").write_text("{}")
+    assert cli("check").status == 1 and "two.json" in cli("check").err
+    assert cli("check", cli.home / "nowhere").status == 2
+
+
+def test_check_warns_of_a_command_that_isnt_there(cli):
+    (cli.home / "a.json").write_text('{"command": "no-such-command-here"}')
+    (cli.home / "b.json").write_text('{"command": "/nowhere/at/all"}')
+    result = cli("check", "a.json", "b.json")
+    assert result.status == 0 and result.err.count("warning") == 2
+
+
+CLIENT = {
+    "theme": "dark",
+    "mcpServers": {
+        "time": {"command": "uvx", "args": ["mcp-server-time"], "env": {"TOKEN": "12"}, "autoApprove": ["x"]},
+        "My Files (beta)": {"command": "npx", "args": ["-y", "files"]},
+    },
+}
+
+
+def test_import(cli):
+    (cli.home / "client.json").write_text(json.dumps(CLIENT))
+    result = cli("import", "client.json")
+    assert result.status == 0, result
+    assert '"autoApprove" of time is left out' in result.err
+    folder = cli.home / ".config/mcp-exec/servers.d"
+    time = folder / "time.json"
+    assert json.loads(time.read_text()) == {"command": "uvx", "args": ["mcp-server-time"], "env": {"TOKEN": "12"}}
+    assert stat.S_IMODE(time.stat().st_mode) == 0o600, "its environment may hold secrets"
+    assert json.loads((folder / "my-files-beta.json").read_text())["command"] == "npx"
+    assert sorted(os.listdir(folder)) == ["my-files-beta.json", "time.json"]
+    assert cli("check", "--quiet").status == 0
+
+
+def test_import_overwrites_nothing(cli):
+    (cli.home / "client.json").write_text(json.dumps(CLIENT))
+    folder = cli.home / ".config/mcp-exec/servers.d"
+    folder.mkdir(parents=True)
+    (folder / "time.json").write_text('{"command": "mine"}')
+    result = cli("import", "client.json")
+    assert result.status == 1 and "--force" in result.err
+    assert json.loads((folder / "time.json").read_text()) == {"command": "mine"}
+    assert (folder / "my-files-beta.json").exists(), "the others are taken"
+    assert cli("import", "client.json", "--force").status == 0
+    assert json.loads((folder / "time.json").read_text())["command"] == "uvx"
+    assert sorted(os.listdir(folder)) == ["my-files-beta.json", "time.json"]
+
+
+@pytest.mark.parametrize("text, status, hint", [
+    ("{", 2, "is no JSON"),
+    ("{}", 2, "mcpServers"),
+    ('{"mcpServers": []}', 2, "mcpServers"),
+    ('{"mcpServers": {"a": {"url": "https://x"}}}', 1, "only programs of this machine"),
+    ('{"mcpServers": {"a": {"command": 5}}}', 1, "server a can't be taken"),
+    ('{"mcpServers": {"a": []}}', 1, "no object"),
+    ('{"mcpServers": {"???": {"command": "x"}}}', 1, "can't name a server"),
+])
+def test_import_mistakes(cli, text, status, hint):
+    result = cli("import", "-", stdin=text)
+    assert result.status == status and hint in result.err, result
+    folder = cli.home / ".config/mcp-exec/servers.d"
+    assert not folder.exists() or not os.listdir(folder)
+
+
+def test_import_as_json(cli):
+    result = cli("import", "-", "--json", stdin=json.dumps(CLIENT))
+    assert [server["name"] for server in result.json] == ["time", "my-files-beta"]
