@@ -164,7 +164,7 @@ def test_monitor(service, cli):
         reader.start()
         eventually(lambda: cli("restart", "echo").status == 0 and cli("start", "echo").status == 0 and
                    any('"ServerChanged"' in line for line in lines), "a signal is shown")
-        eventually(lambda: any('"InterfacesAdded"' in line for line in lines), "a worker is shown")
+        eventually(lambda: cli("restart", "echo").status == 0 and any('"InterfacesAdded"' in line for line in lines), "a worker is shown")
         news = [json.loads(line) for line in list(lines)]
         assert any(n["signal"] == "ServerChanged" and n["server"] == "echo" and n["timestamp"] > 0 for n in news)
     finally:
