@@ -17,7 +17,7 @@ from _queue import SimpleQueue
 from _signal import (ITIMER_REAL, SIG_BLOCK, SIG_DFL, SIG_SETMASK, SIG_UNBLOCK, SIGALRM, SIGINT, SIGIO, SIGKILL, SIGTERM,
                      default_int_handler, pthread_sigmask, setitimer, siginterrupt, signal)
 from fcntl import F_GETFL, F_SETFL, F_SETOWN, fcntl
-from os import _exit, close, dup2, getpid, kill, read, sched_yield, write
+from os import O_ASYNC, _exit, close, dup2, getpid, kill, read, sched_yield, write
 from select import POLLIN, poll
 from time import monotonic, process_time, sleep
 
@@ -186,7 +186,7 @@ class Live:
         timeout = call.arguments.get("timeout")
         with self.lock:
             self.running = call
-            fcntl(self.input, F_SETFL, self.input_flags | os.O_ASYNC)
+            fcntl(self.input, F_SETFL, self.input_flags | O_ASYNC)
             if timeout:
                 call.stop_at = min(call.stop_at, monotonic() + timeout)
                 setitimer(ITIMER_REAL, timeout, INTERRUPT_AGAIN)

@@ -11,7 +11,6 @@ from . import own_builtins as __builtins__  # noqa: F401
 
 import _socket
 import gc
-import os
 from _signal import SIG_DFL, SIG_IGN, SIG_SETMASK, SIGPIPE, SIGTERM, pthread_sigmask, signal
 from _socket import MSG_CMSG_CLOEXEC
 from array import array
@@ -58,6 +57,7 @@ class Nursery:
         self.name = name
         self.control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fileno=lift(control))
         close(control)
+        self.errors = lift(2)
         self.prctl = load_prctl()
         self.known = set()
         self.child = make_child(self)
@@ -72,7 +72,7 @@ class Nursery:
         # The children that wait inherit it: code of the same user can't look into them, or change them.
         self.prctl(PR_SET_DUMPABLE, 0)
         if problem := self.child.prepare():
-            os.write(2, f"{self.name}: {problem}\n".encode("utf-8", "replace"))
+            write(self.errors, f"{self.name}: {problem}\n".encode("utf-8", "replace"))
             _exit(1)
         gc.collect()
         gc.freeze()
@@ -82,6 +82,8 @@ class Nursery:
             self.loop(self.control.recvmsg, self.control.fileno())
         except OSError:
             pass  # the supervisor is gone
+        except Exception as error:
+            write(self.errors, f"{self.name}: internal error: {error!r}\n".encode("utf-8", "replace"))
         finally:
             self.leave()
 
@@ -105,6 +107,7 @@ class Nursery:
                 try:
                     setsid()
                     close(control)
+                    close(self.errors)
                     self.child.run(command == b"prepare", folder, *fds)
                 finally:
                     _exit(1)

@@ -19,17 +19,24 @@ import gc
 import locale  # noqa: F401
 import os
 import sys
-import time
 from _contextvars import copy_context
 from _locale import LC_ALL, setlocale
 from _signal import (ITIMER_PROF, ITIMER_REAL, ITIMER_VIRTUAL, SIG_BLOCK, SIG_SETMASK, SIGALRM, SIGINT, SIGIO,
                      getsignal, pthread_sigmask,
                      set_wakeup_fd, setitimer, signal, valid_signals)
 from _socket import getdefaulttimeout, setdefaulttimeout
-from os import (O_CLOEXEC, O_DIRECTORY, O_RDONLY, O_WRONLY, P_ALL, WEXITED, WNOHANG, WNOWAIT, close, execve, fchdir, fstat,
+from atexit import _clear as clear_exit_handlers
+from faulthandler import enable as enable_faulthandler
+from marshal import dump
+from gc import collect, enable as gc_enable, garbage, set_debug, set_threshold
+from os import (O_CLOEXEC, O_DIRECTORY, O_RDONLY, O_WRONLY, P_ALL, PRIO_PROCESS, WEXITED, WNOHANG, WNOWAIT, close, execve, fchdir, fstat,
                 getpgid, getpriority, getsid, listdir, memfd_create, open as open_fd, sched_getaffinity,
-                read, sched_setaffinity, setpriority, stat, umask, waitid, write)
+                read, sched_setaffinity, set_inheritable, setpriority, stat, umask, waitid, write)
+from sys import (set_asyncgen_hooks, set_coroutine_origin_tracking_depth, set_int_max_str_digits, setdlopenflags,
+                 setswitchinterval)
+from time import monotonic, sleep, tzset
 
+from .descriptors import take
 from .namespaces import Namespaces
 from .parked import Parked
 from .processes import PR_SET_CHILD_SUBREAPER, end_strangers, is_running, list_children, load_prctl
@@ -49,6 +56,7 @@ WATCHED = {
     EXIT: {os: ["chroot", "initgroups", "setegid", "seteuid", "setgid", "setgroups", "setns", "setregid", "setresgid",
                 "setresuid", "setreuid", "setsid", "setuid", "unshare"]},
 }
+STANDARD_NAMES = sys.stdlib_module_names
 Module = type(sys)
 MODULES = sys.modules  # the interpreter's own, whatever sys.modules says
 
@@ -135,13 +143,13 @@ class Reset:
         self.replace(os, "unsetenv", unsetenv)
 
     def remember_process(self):
-        self.cwd = open_fd(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        self.cwd = take(open_fd(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC))
         self.mask = umask(0o077)
         umask(self.mask)
         names = sorted(name for name in dir(self.resource) if name.startswith("RLIMIT_"))
         self.limits = {number: self.resource.getrlimit(number) for number in {getattr(self.resource, n) for n in names}}
         self.name, self.oom_score = read_text("/proc/self/comm"), read_text("/proc/self/oom_score_adj")
-        self.priority, self.affinity = getpriority(os.PRIO_PROCESS, 0), sched_getaffinity(0)
+        self.priority, self.affinity = getpriority(PRIO_PROCESS, 0), sched_getaffinity(0)
         self.identity = self.get_identity()
 
     def get_identity(self):
@@ -214,7 +222,7 @@ class Reset:
             return
         self.live.main_module = None
         self.put_back_interpreter()
-        gc.collect()  # before what its finalizers may change is put back
+        collect()  # before what its finalizers may change is put back
         for _ in range(4):
             self.put_back_environment()
             if not self.namespaces.restore():
@@ -223,7 +231,7 @@ class Reset:
             self.verdict = RENEW
         for special in self.specials:
             special(self.parked.given)
-        gc.collect(0)
+        collect(0)
         self.live.tracebacks.forget()
         self.live.count = 0
         if "warnings" in self.all:
@@ -235,12 +243,12 @@ class Reset:
         self.live.scratch.empty()
 
     def wait_for_threads(self):
-        deadline = time.monotonic() + THREADS_GRACE
+        deadline = monotonic() + THREADS_GRACE
         while _thread._count() > self.threads:
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 self.verdict = max(self.verdict, RENEW)
                 return
-            time.sleep(0.0005)
+            sleep(0.0005)
 
     def sort_out_modules(self):
         for name, module in list(MODULES.items()):
@@ -248,7 +256,7 @@ class Reset:
                 continue
             origin = getattr(getattr(module, "__spec__", None), "origin", None) or getattr(module, "__file__", None)
             top = name.partition(".")[0]
-            if origin and is_standard(module) and top in sys.stdlib_module_names:
+            if origin and is_standard(module) and top in STANDARD_NAMES:
                 self.verdict = max(self.verdict, RENEW)
                 if name not in NEVER_LEARNED and not name.startswith(NOT_TO_LEARN):
                     self.learned.append(name)
@@ -267,8 +275,8 @@ class Reset:
             for number, limits in self.limits.items():
                 if self.resource.getrlimit(number) != limits:
                     self.resource.setrlimit(number, limits)
-            if getpriority(os.PRIO_PROCESS, 0) != self.priority:
-                setpriority(os.PRIO_PROCESS, 0, self.priority)
+            if getpriority(PRIO_PROCESS, 0) != self.priority:
+                setpriority(PRIO_PROCESS, 0, self.priority)
             if sched_getaffinity(0) != self.affinity:
                 sched_setaffinity(0, self.affinity)
             for path, text in ("/proc/self/comm", self.name), ("/proc/self/oom_score_adj", self.oom_score):
@@ -285,21 +293,21 @@ class Reset:
         pthread_sigmask(SIG_SETMASK, ())
 
     def put_back_interpreter(self):
-        sys.setswitchinterval(self.switch_interval)
-        sys.setdlopenflags(self.dlopen_flags)
-        sys.set_int_max_str_digits(self.digits)
-        sys.set_asyncgen_hooks(None, None)
-        sys.set_coroutine_origin_tracking_depth(0)
-        gc.enable()
-        gc.set_debug(0)
-        gc.set_threshold(*self.gc_threshold)
-        gc.garbage.clear()
-        atexit._clear()
+        setswitchinterval(self.switch_interval)
+        setdlopenflags(self.dlopen_flags)
+        set_int_max_str_digits(self.digits)
+        set_asyncgen_hooks(None, None)
+        set_coroutine_origin_tracking_depth(0)
+        gc_enable()
+        set_debug(0)
+        set_threshold(*self.gc_threshold)
+        garbage.clear()
+        clear_exit_handlers()
         if setlocale(LC_ALL, None) != self.locale:
             setlocale(LC_ALL, self.locale)
         if getdefaulttimeout() is not None:
             setdefaulttimeout(None)
-        faulthandler.enable(self.live.errors)
+        enable_faulthandler(self.live.errors)
 
     def put_back_environment(self):
         for name in self.touched:
@@ -308,7 +316,7 @@ class Reset:
             else:
                 self.unsetenv(name)
         if b"TZ" in self.touched:
-            time.tzset()
+            tzset()
         self.touched.clear()
 
     def list_fds(self):
@@ -341,11 +349,11 @@ class Reset:
         try:
             fd = memfd_create("resume", 0)
             with open(fd, "wb", closefd=False) as file:
-                import_standard("marshal")[0].dump(state, file)
+                dump(state, file)
                 file.seek(0)
             # Not as 0, 1 and 2: a thread of the code's may still be writing there.
             for other in self.list_fds() - {0, 1, 2, fd}:
-                os.set_inheritable(other, other in state["fds"])
+                set_inheritable(other, other in state["fds"])
             live.scratch.remove()
             pthread_sigmask(SIG_BLOCK, ())
             execve("/proc/self/exe", ORIGINAL_ARGV, {**live.setup.environ, RESUME.encode(): b"%d" % fd})

@@ -95,28 +95,38 @@ class Runner:
         if not self.secret:
             self.received.clear()
             return None
-        start = self.received.find(self.secret)
-        if start < 0:
-            del self.received[: max(0, len(self.received) - len(self.secret) + 1)]
-            return None
-        del self.received[:start]
         begin = len(self.secret) + LENGTH_SIZE
-        if len(self.received) < begin:
-            return None
-        try:
-            length = int(self.received[len(self.secret) : begin], 16)
-            if length > FRAME_MAX:
-                raise ValueError
-            if len(self.received) < begin + length:
+        while True:
+            start = self.received.find(self.secret)
+            if start < 0:
+                del self.received[: max(0, len(self.received) - len(self.secret) + 1)]
                 return None
-            frame = decode(self.received[begin : begin + length].decode("utf-8", "replace"))
-            if not isinstance(frame, dict) or not frame:
-                raise ValueError
-            del self.received[: begin + length]
-        except (ValueError, RecursionError):
-            del self.received[: len(self.secret)]  # the code has guessed it, or read it in its memory
-            return None
-        return frame
+            del self.received[:start]
+            if len(self.received) < begin:
+                return None
+            try:
+                length = int(self.received[len(self.secret) : begin], 16)
+                if not 0 <= length <= FRAME_MAX:
+                    raise ValueError
+                if len(self.received) < begin + length:
+                    return None
+                frame = decode(self.received[begin : begin + length].decode("utf-8", "replace"))
+                if not isinstance(frame, dict) or not frame:
+                    raise ValueError
+                del self.received[: begin + length]
+                return frame
+            except (ValueError, RecursionError):
+                del self.received[: len(self.secret)]  # the code has read it in its memory
+
+    def was_read(self):
+        """Whether what it was given has been read, now that nobody has the other end any more."""
+        try:
+            read(self.channel, 1)
+        except ConnectionResetError:
+            return False
+        except OSError:
+            pass
+        return True
 
     def drain(self):
         for capture in self.captures:

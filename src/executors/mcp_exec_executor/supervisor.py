@@ -30,8 +30,9 @@ SPARES_KEPT = 10.0  # seconds until one spare child less is kept, if so many wer
 NURSERY_STARTS, NURSERY_INTERVAL = 20, 10.0  # more of them in so many seconds, and it is given up
 CPU_CLOCK = 2  # CPUCLOCK_SCHED: see clock_getcpuclockid(3)
 
+ALIASES = "SIGCLD", "SIGIOT", "SIGPOLL", "SIGRTMAX", "SIGRTMIN"
 SIGNAL_NAMES = {getattr(_signal, name): name for name in dir(_signal)
-                if name.startswith("SIG") and name[3] != "_" and name not in ("SIGCLD", "SIGPOLL", "SIGRTMAX", "SIGRTMIN")
+                if name.startswith("SIG") and name[3] != "_" and name not in ALIASES
                 and isinstance(getattr(_signal, name), int)}
 
 
@@ -439,15 +440,17 @@ class ForkingSupervisor(Supervisor):
             elif not runner.call or runner.ending:
                 self.end_process(runner)
         self.start_nursery()
+        self.assign()
 
     def lost(self, runner):
         """Nobody can tell whether it was made. If it was, it is among the strangers."""
-        call, runner.call = runner.call, None
-        self.forget(runner)
-        self.by_number.pop(runner.number, None)
         end_strangers(self.own_children())
-        if call:
+        call, runner.call = runner.call, None
+        if call and not runner.was_read():
+            self.waiting.insert(0, call)
+        elif call:
             self.refuse(call, "the call's process was lost: it may have run")
+        self.forget(runner)
 
     def order(self, message, fds=()):
         if not self.control:
