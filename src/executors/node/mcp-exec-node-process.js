@@ -116,7 +116,6 @@ class Runner {
             return this.handler.runnerTalksNonsense(this);
         this.secret = '';
         this.handler.runnerIsDone(this, message);
-        this.call = null;
     }
 
     hasEnded(code, signal, reason) {
@@ -162,7 +161,11 @@ class Runner {
                 const environ = await fs.promises.readFile(`/proc/${pid}/environ`, 'latin1').catch(() => '');
                 if (environ.includes(`${MARK}=${this.mark}\0`)) {
                     found = true;
-                    process.kill(Number(pid), 'SIGKILL');
+                    try {
+                        process.kill(Number(pid), 'SIGKILL');
+                    } catch {
+                        // It has ended.
+                    }
                 }
             }
         }

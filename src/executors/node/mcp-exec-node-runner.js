@@ -26,12 +26,14 @@ const {setTimeout, clearTimeout, setImmediate} = globalThis;
 const {writeSync} = fs;
 const {stringify, parse} = JSON;
 const {inspect, types} = util;
-const {apply, getOwnPropertyDescriptor, ownKeys} = Reflect;
+const {getOwnPropertyDescriptor, ownKeys} = Reflect;
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 const sleep = Atomics.wait;
+const {from: toBuffer, concat} = Buffer;
+const die = process.reallyExit.bind(process);
 
 function writeAll(fd, text) {
-    let data = typeof text === 'string' ? Buffer.from(text) : text;
+    let data = typeof text === 'string' ? toBuffer(text) : text;
     while (data.length) {
         try {
             data = data.subarray(writeSync(fd, data));
@@ -159,7 +161,13 @@ function begin({secret, code, stdin}) {
         else
             mine.value = describeValue(mine, value);
         // Until then what the code has set off without waiting for it has run as far as it can at once.
-        setImmediate(() => complete(mine));
+        setImmediate(() => {
+            try {
+                complete(mine);
+            } catch {
+                die(1);  // what this needs is spoilt
+            }
+        });
     };
     mine.finish = finish;
     let script;
@@ -215,6 +223,7 @@ function compile(code, filename) {
 
 const OPENING = '(async () => {';
 const SPLITS_MAX = 200;
+const DECLARATION = /^\s*((async\s+)?function\b|class\b|\{)/;
 
 /* For top-level await: a function that returns the last expression's value. Where that begins only a parser knows, and
  * there is one: the earliest place from which on the code is an expression, while what is before it is complete. Names
@@ -233,7 +242,7 @@ function compileAsync(code, attempt) {
     for (const place of places.length > SPLITS_MAX ? [0, ...places.slice(-SPLITS_MAX)] : places) {
         const head = code.slice(0, place);
         const tail = code.slice(place).replace(/(\s|;)+$/, '');
-        if (!tail.trim() || !attempt(`(async () => (${tail}\n))`, -1) || !attempt(`${OPENING}${head}\n})`, -1))
+        if (!tail.trim() || DECLARATION.test(tail) || !attempt(`(async () => (${tail}\n))`, -1) || !attempt(`${OPENING}${head}\n})`, -1))
             continue;
         // A name that no code can have used before.
         const result = `result_${code.length}_${count}`;
@@ -388,7 +397,7 @@ function serve() {
         received.push(data);
         if (data[data.length - 1] !== 10)
             return;
-        const line = Buffer.concat(received).toString();
+        const line = concat(received).toString();
         received = [];
         begin(parse(line));
     });
@@ -410,9 +419,10 @@ function main() {
             load(name);
         } catch (error) {
             writeAll(2, `cannot preload ${name}: ${error.message.split('\n')[0]}\n`);
-            process.reallyExit(1);
+            die(1);
         }
     }
+    delete require.cache[__filename];
     serve();
     if (alone)
         watchRealm();
