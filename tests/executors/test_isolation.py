@@ -380,7 +380,7 @@ def test_reset_keeps_its_memory(start):
 def test_server_files(path):
     server = json.loads(path.read_text().replace("@libexecdir@", "/usr/libexec"))
     name = path.parent.name
-    assert server["command"] == f"/usr/libexec/{PROGRAMS[name].name}"
+    assert f"/usr/libexec/{PROGRAMS[name].name}" in (server["command"], *server.get("args", ()))
     assert server["executor"] is True and server["protocol"] == "mcp" and server["scope"] == "user"
     assert server["isolation"] in ("shared", "fork")
     assert server["pool"]["max"] == 1

@@ -27,7 +27,7 @@ const ARGUMENTS = {
     max_output: {type: 'integer', minimum: 0, maximum: OUTPUT_MAX, default: 256 * 1024,
         description: 'Bytes of stdout, and of stderr, that are kept: half from the start, half from the end'},
 };
-const EXCEPTION = {name: TEXT, message: TEXT, stack: TEXT};
+const EXCEPTION = {type: TEXT, message: TEXT, traceback: TEXT};
 const RESULT = {
     stdout: TEXT,
     stderr: TEXT,

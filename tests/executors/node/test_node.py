@@ -127,7 +127,7 @@ class Executor:
         for key, types in RESULT_TYPES.items():
             assert isinstance(content[key], types), key
         if content["exception"] is not None:
-            assert content["exception"].keys() == {"name", "message", "stack"}
+            assert content["exception"].keys() == {"type", "message", "traceback"}
         failed = content["exception"] or content["timed_out"] or content["exit_code"] != 0 or content["signal"]
         assert result["isError"] is bool(failed)
         assert [block["type"] for block in result["content"]] == ["text"] and result["content"][0]["text"]
@@ -469,15 +469,15 @@ def test_preload(tmp_path):
 def test_exceptions(either, code, name, message):
     result = either.run(code)
     exception = result["exception"]
-    assert exception and exception["name"] == name and result["exit_code"] == 1
+    assert exception and exception["type"] == name and result["exit_code"] == 1
     assert message is None or exception["message"] == message
-    assert "mcp-exec" not in exception["stack"] and "node:" not in exception["stack"]
+    assert "mcp-exec" not in exception["traceback"] and "node:" not in exception["traceback"]
     result = either.run("2+2")
     assert (result["value"], result["exception"], result["context_lost"]) == ("4", None, False)
 
 
 def test_stack_shows_the_code_alone(shared):
-    stack = shared.run("1;\nfunction inner() { null.x }\ninner()")["exception"]["stack"].splitlines()
+    stack = shared.run("1;\nfunction inner() { null.x }\ninner()")["exception"]["traceback"].splitlines()
     assert re.match(r"    at inner \(<run-\d+>:2:\d+\)", stack[1]) and re.match(r"    at <run-\d+>:3:1", stack[2])
     assert len(stack) == 3
 
@@ -542,7 +542,7 @@ def test_timeout(either, code):
     either.run("var x = 7")
     result = either.run(f"console.log('begun');\n{code}", timeout=0.2)
     assert result["timed_out"] and result["stdout"].startswith("begun\n")
-    assert result["exception"]["name"] == "TimeoutError" and "0.2 s" in result["exception"]["message"]
+    assert result["exception"]["type"] == "TimeoutError" and "0.2 s" in result["exception"]["message"]
     assert (result["exit_code"], result["signal"]) == (None, "SIGKILL")
     is_shared = either.value("1") and result["context_lost"]
     result = either.run("typeof x")
