@@ -414,8 +414,8 @@ class ForkingSupervisor(Supervisor):
     def on_control(self, events=0):
         try:
             message = self.control.recv(256, _socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
+        except (BlockingIOError, ConnectionResetError):
+            return  # it has ended with orders unread: what it has said before comes after this
         except OSError:
             message = b""
         if not message:
