@@ -98,7 +98,7 @@ LEAKS = {
     "a daemon": (
         "import os\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
         "        os.execve('/bin/sleep', ['sleep', '1000'], {'PLANTED': 'daemon'})\n    os._exit(0)\nos.wait()", "FIND"),
-    "a dead child": ("import os\nif os.fork() == 0: os._exit(0)", "import os\ntry: seen = os.waitpid(-1, os.WNOHANG)[0] > 0\nexcept OSError: seen = False\nseen"),
+    "a dead child": ("import os\nif os.fork() == 0: os._exit(0)\nos.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)", "import os\ntry: seen = os.waitpid(-1, os.WNOHANG)[0] > 0\nexcept OSError: seen = False\nseen"),
     # Files
     "a temporary file": ("import tempfile; tempfile.mkstemp(prefix='planted'); tempfile.mkdtemp()",
                          "import os, tempfile; os.listdir(tempfile.gettempdir())"),

@@ -55,6 +55,7 @@ class PythonChild(Child):
         self.setup = setup
         self.deadline, self.source = INFINITE, ""
         self.interruptible = False
+        self.late = False  # whether the signal came before the code could be interrupted
 
     def prepare(self):
         self.setup.provide_site()
@@ -124,6 +125,8 @@ class PythonChild(Child):
         try:
             try:
                 self.interruptible = True
+                if self.late:
+                    self.on_signal()
                 evaluate(call, FILENAME, main.__dict__, self.tracebacks, run_exit_handlers)
             finally:
                 self.interruptible = False
@@ -176,6 +179,7 @@ class PythonChild(Child):
     def on_signal(self, *_):
         """The supervisor's: the time is up."""
         if not self.interruptible:
+            self.late = True
             return
         call = self.call
         if monotonic() < self.deadline and call.cpu_limit:

@@ -3,7 +3,7 @@
 It is a process of its own, started by the supervisor, so that its memory holds nothing of any call and few of its pages
 change; code that kills its parent kills this one, and the supervisor starts another. Requests come on a socket, one a
 message: "fork NUMBER FOLDER", with the child's ends of its channel and pipes, or "prepare NUMBER FOLDER" if no call waits
-for it yet, answered by "forked NUMBER PID"; and "end PID ", answered by "ended PID STATUS COUNT" once the child, its group
+for it yet, answered by "forked NUMBER PID" from the child itself; and "end PID ", answered by "ended PID STATUS COUNT" once the child, its group
 and its orphans are gone.
 """
 
@@ -15,7 +15,7 @@ from _signal import SIG_DFL, SIG_IGN, SIG_SETMASK, SIGPIPE, SIGTERM, pthread_sig
 from _socket import MSG_CMSG_CLOEXEC
 from array import array
 from marshal import loads
-from os import O_RDONLY, _exit, close, devnull, dup2, fork, open as open_fd, read, setsid, write
+from os import O_RDONLY, _exit, close, devnull, dup2, fork, getpid, open as open_fd, read, setsid, write
 
 from .descriptors import lift, take
 from .processes import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, end_child, end_strangers, load_prctl
@@ -106,6 +106,7 @@ class Nursery:
             if pid == 0:
                 try:
                     setsid()
+                    write(control, b"forked %b %d" % (number, getpid()))
                     close(control)
                     close(self.errors)
                     self.child.run(command == b"prepare", folder, *fds)
@@ -115,7 +116,8 @@ class Nursery:
                 close(fd)
             if pid > 0:
                 self.known.add(pid)
-            write(control, b"forked %b %d" % (number, pid))
+            else:
+                write(control, b"forked %b %d" % (number, pid))
 
     def end(self, pid):
         self.known.discard(pid)

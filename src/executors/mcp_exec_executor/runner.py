@@ -29,6 +29,7 @@ class Runner:
         self.unsent = b""
         self.received = bytearray()
         self.ending = self.answered = False
+        self.unread = False  # whether its process has ended without reading what it was given
         self.own_child = False  # of the supervisor itself
         self.new_captures()
 
@@ -72,7 +73,7 @@ class Runner:
         except BlockingIOError:
             pass
         except OSError:
-            self.unsent = b""  # it is gone, or has closed it
+            self.unsent, self.unread = b"", True  # it is gone
 
     def receive(self):
         """Reads its channel. Returns a frame once it is complete, and whether anything can still come."""
@@ -84,6 +85,8 @@ class Runner:
                 data = read(self.channel, 1 << 18)
             except BlockingIOError:
                 return None, True
+            except ConnectionResetError:
+                self.unread, data = True, b""
             except OSError:
                 data = b""
             if not data:
@@ -120,13 +123,8 @@ class Runner:
 
     def was_read(self):
         """Whether what it was given has been read, now that nobody has the other end any more."""
-        try:
-            read(self.channel, 1)
-        except ConnectionResetError:
-            return False
-        except OSError:
-            pass
-        return True
+        self.receive()
+        return not self.unread
 
     def drain(self):
         for capture in self.captures:

@@ -201,20 +201,26 @@ class Supervisor:
         """Has new ones made, once there is nothing more urgent."""
 
     def give(self, runner, call):
-        now = monotonic()
-        if timeout := call.arguments.get("timeout"):
-            call.stop_at = now + timeout
-            self.remind(call.stop_at)
-        if call.cpu_limit:
-            self.remind(now + call.cpu_limit)
-        self.remind(now + WATCH_DELAY)
-        call.begun, call.interrupted_at, call.watched = now, None, False
+        call.interrupted_at, call.watched = None, False
+        call.begun = float("inf")
         call.captures = runner.captures
         for capture in runner.captures:
             capture.kept = call.kept
         runner.give(call, self.program.message(call, runner))
         if runner.unsent:
             self.watch(runner.channel, lambda events: self.on_channel(runner, events), POLLIN | POLLOUT)
+        if runner.pid:
+            self.begin(call)
+
+    def begin(self, call):
+        """Its clock starts, now that there is a process for it."""
+        call.begun = now = monotonic()
+        self.remind(now + WATCH_DELAY)
+        if timeout := call.arguments.get("timeout"):
+            call.stop_at = now + timeout
+            self.remind(call.stop_at)
+        if call.cpu_limit:
+            self.remind(now + call.cpu_limit)
 
     def watch_output(self, call):
         call.watched = True
@@ -233,9 +239,13 @@ class Supervisor:
         if events & ~POLLOUT:
             frame, more = runner.receive()
             if not more:
-                self.unwatch(runner.channel)
+                self.closed(runner)
             if frame is not None:
                 self.on_frame(runner, frame)
+
+    def closed(self, runner):
+        """By the code, or its process has ended, of which we shall hear."""
+        self.unwatch(runner.channel)
 
     def on_frame(self, runner, frame):
         """The code has come to its end."""
@@ -311,14 +321,14 @@ class Supervisor:
         now = monotonic()
         for runner in list(self.runners):
             call = runner.call
-            if not call or runner.ending or runner.answered:
+            if not call or not runner.pid or runner.ending or runner.answered:
                 continue
             if not call.watched:
                 if now >= call.begun + WATCH_DELAY:
                     self.watch_output(call)
                 else:
                     self.remind(call.begun + WATCH_DELAY)
-            if call.interrupted_at is None and call.cpu_limit and runner.pid:
+            if call.interrupted_at is None and call.cpu_limit:
                 left = call.cpu_limit - cpu_time(runner.pid)
                 if left <= 0:
                     call.reason = call.why_cpu()
@@ -340,11 +350,10 @@ class Supervisor:
         """Lets the code end itself, and say where it was. Where it doesn't, check_times() ends it."""
         runner.call.interrupted_at = now
         self.remind(now + KILL_GRACE)
-        if runner.pid:
-            try:
-                self.program.interrupt(runner.pid)
-            except OSError:
-                pass
+        try:
+            self.program.interrupt(runner.pid)
+        except OSError:
+            pass
 
 
 def send_signal(pid, number):
@@ -402,9 +411,11 @@ class ForkingSupervisor(Supervisor):
         self.control, self.ready = _socket.socket(fileno=take(ours.detach())), False
         self.watch(self.control.fileno(), self.on_control)
 
-    def on_control(self, events):
+    def on_control(self, events=0):
         try:
-            message = self.control.recv(256)
+            message = self.control.recv(256, _socket.MSG_DONTWAIT)
+        except (BlockingIOError, ConnectionResetError):
+            return  # it has ended with orders unread: what it has said before comes after this
         except OSError:
             message = b""
         if not message:
@@ -443,8 +454,7 @@ class ForkingSupervisor(Supervisor):
         self.assign()
 
     def lost(self, runner):
-        """Nobody can tell whether it was made. If it was, it is among the strangers."""
-        end_strangers(self.own_children())
+        """Its process has ended before it could say which it is, or was never made."""
         call, runner.call = runner.call, None
         if call and not runner.was_read():
             self.waiting.insert(0, call)
@@ -473,7 +483,28 @@ class ForkingSupervisor(Supervisor):
         order = b"fork" if urgent else b"prepare"
         self.order(b"%b %d %b" % (order, runner.number, os.fsencode(runner.folder[0] or "")), runner.fds_for_child())
         runner.close_child_fds()
+        self.watch(runner.channel, lambda events: self.on_channel(runner, events))
         return runner
+
+    def on_channel(self, runner, events):
+        while runner.pid is None and self.control and self.has_news():
+            self.on_control()  # a child says which it is before it says anything else
+        if runner in self.runners:
+            super().on_channel(runner, events)
+
+    def has_news(self):
+        try:
+            self.control.recv(1, _socket.MSG_DONTWAIT | _socket.MSG_PEEK)
+            return True
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def closed(self, runner):
+        super().closed(runner)
+        if runner.pid is None:
+            self.lost(runner)
 
     def forked(self, runner, pid):
         if pid < 0:
@@ -484,15 +515,11 @@ class ForkingSupervisor(Supervisor):
                 self.refuse(call, f"cannot fork: {os.strerror(-pid)}")
             return
         pidfd = runner.started(pid)
-        if runner.call and runner.call.cancelled:
-            return self.end(runner)
-        self.watch(runner.channel, lambda events: self.on_channel(runner, events),
-                   POLLIN | (POLLOUT if runner.unsent else 0))
-        if pidfd is None:
+        if pidfd is None or runner.call and runner.call.cancelled:
             return self.end(runner)
         self.watch(pidfd, lambda events: self.on_exit(runner))
         if runner.call:
-            self.remind(monotonic())  # times that have passed meanwhile
+            self.begin(runner.call)
 
     def cancel_running(self, runner):
         if runner.pid:
@@ -542,7 +569,7 @@ class ForkingSupervisor(Supervisor):
             return
         if self.spares_wanted == 1:
             for runner in self.runners:
-                if runner.call and not runner.answered and now - runner.call.begun < FORK_DELAY:
-                    return self.remind(runner.call.begun + FORK_DELAY)
+                if runner.call and not runner.answered and now < runner.call.begun + FORK_DELAY:
+                    return self.remind(min(runner.call.begun, now) + FORK_DELAY)
         for _ in range(missing):
             self.make_runner()
