@@ -37,7 +37,7 @@ def requests(caller, dice):
 def test_chaos(make_service, seed):
     if os.getuid() != 0:
         pytest.skip("only root can be several users")
-    service = make_service(system=True, idle_timeout=8, log_level="error")
+    service = make_service(system=True, idle_timeout=8, log_level="error", private=True)
     service.start_bus()
     service.let_others_in()
     dice = random.Random(seed)
@@ -47,7 +47,11 @@ def test_chaos(make_service, seed):
     service.echo("common", scope="shared", keep_alive=keep_alive)
     polkits = [MockPolkit(service.bus.address, lambda _: dice.choice(MOODS))]
     service.caller().list_servers()
-    callers = [service.caller(uid=dice.choice(USERS)) for _ in range(6)]
+
+    def connect():
+        return dice.choice([service.caller, service.private_caller])(uid=dice.choice(USERS))
+
+    callers = [connect() for _ in range(6)]
     pid = service.pid
     pending = []
     end = time.monotonic() + 6
@@ -62,7 +66,7 @@ def test_chaos(make_service, seed):
                                                            interface="org.freedesktop.DBus.ObjectManager")))
         if dice.random() < 0.05:
             callers[at].close()
-            callers[at] = service.caller(uid=dice.choice(USERS))
+            callers[at] = connect()
         if dice.random() < 0.02:
             service.echo("changing", keep_alive=keep_alive, executor=dice.random() < 0.5, access=dice.choice(["polkit", {"users": [1]}]))
         if dice.random() < 0.02:

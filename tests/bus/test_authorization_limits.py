@@ -11,7 +11,7 @@ import pytest
 from caller import ALICE, DENIED, NAME, PATH, PROPERTIES, ROOT, another_user, fails, text_of
 from mock_polkit import CALL
 from processes import peak_memory, processor_time
-from raw_bus import RawBus
+from raw_connection import RawBus
 from service import SANITIZED
 from waiting import SLOWNESS, eventually, settle
 
@@ -157,15 +157,15 @@ def test_descriptors_that_come_along_are_bounded(service, polkit, root):
     polkit.rule = "silence"
     before = len(service.open_fds())
     with another_user(ALICE):
-        connections = [RawBus(service.bus.address) for _ in range(3)]
+        connections = [RawBus(service.bus.address, fds=True) for _ in range(3)]
     with open("/dev/null", "rb") as null:
         for i in range(40):
             for raw in connections:
-                raw.send(NAME, PATH, ROOT, "CallTool", b"echo", b"tool-%d" % i, b"", fds=[null.fileno()] * 16)
+                raw.begin_with_fds([null.fileno()] * 16, NAME, PATH, ROOT, "CallTool", b"echo", b"tool-%d" % i, b"")
     alive(root)
     assert len(service.open_fds()) - before <= WAITING * 16 + 16
     for raw in connections:
-        raw.__exit__()
+        raw.close()
     eventually(lambda: len(service.open_fds()) <= before, "they are closed")
 
 
@@ -187,7 +187,7 @@ def test_what_is_held_takes_no_time_to_measure(service, polkit, root, signature,
         with another_user(ALICE), RawBus(service.bus.address) as raw:
             before = processor_time(service.pid)
             for _ in range(2):
-                raw.send_body(NAME, PATH, PROPERTIES, "GetAll", signature, body)
+                raw.begin(NAME, PATH, PROPERTIES, "GetAll", signature=signature, body=body)
                 kind, error, _ = raw.call(NAME, PATH, PROPERTIES, "GetAll", b"x")
                 assert processor_time(service.pid) - before < 0.2 * SLOWNESS
 

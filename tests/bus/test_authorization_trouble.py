@@ -8,7 +8,7 @@ import pytest
 
 from caller import ALICE, BOB, DENIED, NAME, CallFailed, another_user, fails, text_of
 from mock_polkit import CALL, USE_NETWORK, MockPolkit
-from raw_bus import RawBus
+from raw_connection import RawBus
 from waiting import SLOWNESS, eventually, settle
 
 WAIT = 5.0  # for polkit
@@ -265,7 +265,7 @@ def test_nobody_else_can_say_that_a_caller_left(service, polkit, root, alice):
     pending = alice.begin_tool("echo", "pid")
     question = eventually(lambda: polkit.questions, "polkit is asked")[0]
     with another_user(BOB), RawBus(service.bus.address) as raw:
-        raw.signal(NAME, "/org/freedesktop/DBus", "org.freedesktop.DBus", "NameOwnerChanged",
+        raw.send_signal(NAME, "/org/freedesktop/DBus", "org.freedesktop.DBus", "NameOwnerChanged",
                    alice.unique_name.encode(), alice.unique_name.encode(), b"")
     settle(0.5)
     assert polkit.cancelled == []
@@ -280,7 +280,7 @@ def test_nobody_else_can_answer_for_polkit(service, polkit, root, alice):
     eventually(lambda: polkit.questions, "polkit is asked")
     with another_user(BOB), RawBus(service.bus.address) as raw:
         for serial in range(1, 200):
-            raw.reply(NAME, serial, "(bba{ss})", b"\1\0\0\0" + b"\0" * 12)
+            raw.send_reply(NAME, serial, "(bba{ss})", b"\1\0\0\0" + b"\0" * 12)
         raw.call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetId")
     settle(0.5)
     assert not pending.done and not ran(service)

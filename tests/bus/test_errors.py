@@ -6,7 +6,7 @@ import time
 import pytest
 
 from caller import NAME, PATH, ROOT, fails, text_of
-from raw_bus import ERROR, RawBus, error_text
+from raw_connection import ERROR, RawBus, error_text
 from service import PYTHON
 from waiting import eventually
 

@@ -10,7 +10,7 @@ DBUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
 
 
 def auth_line(uid=None):
-    return b"\0AUTH EXTERNAL " + str(os.getuid() if uid is None else uid).encode().hex().encode() + b"\r\n"
+    return b"\0AUTH EXTERNAL " + str(os.geteuid() if uid is None else uid).encode().hex().encode() + b"\r\n"
 
 
 class RawConnection:
@@ -32,9 +32,11 @@ class RawConnection:
     def close(self):
         self.socket.close()
 
-    def authenticate(self):
-        self.send(auth_line())
-        self.line()
+    def authenticate(self, fds=False):
+        """fds: messages may bring file descriptors."""
+        for line in [auth_line()] + fds * [b"NEGOTIATE_UNIX_FD\r\n"]:
+            self.send(line)
+            self.line()
         self.send(b"BEGIN\r\n")
 
     def line(self):
@@ -64,6 +66,23 @@ class RawConnection:
         self._serial += 1
         self.send(message(METHOD_CALL, self._serial, destination, path, interface, member, *strings, **header))
         return self._serial
+
+    def begin_with_fds(self, fds, *args):
+        """The same, with file descriptors that the arguments don't mention."""
+        self._serial += 1
+        socket.send_fds(self.socket, [message(METHOD_CALL, self._serial, *args, unix_fds=len(fds))], fds)
+        return self._serial
+
+    def send_signal(self, destination, path, interface, member, *strings):
+        """A signal to one receiver."""
+        self._serial += 1
+        self.send(message(SIGNAL, self._serial, destination, path, interface, member, *strings))
+
+    def send_reply(self, destination, serial, signature, body):
+        """Answers a call, though nobody has called."""
+        self._serial += 1
+        self.send(message(METHOD_RETURN, self._serial, destination, None, None, None, reply_serial=serial,
+                          signature=signature, body=body))
 
     def answer(self, serial):
         """Returns (type, error name or None, body)."""
@@ -105,9 +124,9 @@ class RawConnection:
 class RawBus(RawConnection):
     """One that has greeted."""
 
-    def __init__(self, address):
+    def __init__(self, address, fds=False):
         super().__init__(address)
-        self.authenticate()
+        self.authenticate(fds)
         self.unique_name = self.hello()
 
 

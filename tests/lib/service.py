@@ -67,6 +67,7 @@ class Service:
         self._direct = []
         self._started = False
         self._open_folder = None
+        self._private_is_open = False
 
     # Configuration
 
@@ -149,6 +150,9 @@ class Service:
         try:
             os.link(self.bus.socket, self._open_folder / "bus")
             self.bus.address = f"unix:path={self._open_folder}/bus"
+            if self.private:
+                os.link(self.private.path, self._open_folder / "private")
+                self._private_is_open = True
         except OSError:
             pass  # another file system: the first path has to do
         for folder in [self.bus.folder, *self.bus.folder.parents]:
@@ -207,11 +211,11 @@ class Service:
 
     @property
     def private_address(self):
-        return f"unix:path={self.private.path}"
+        return f"unix:path={self._open_folder / 'private' if self._private_is_open else self.private.path}"
 
-    def private_caller(self):
+    def private_caller(self, uid=None):
         """A new connection to the private socket, without the bus between. The daemon has to be running."""
-        caller = Caller(self.private_address)
+        caller = Caller(self.private_address, uid=uid)
         self._private_callers.append(caller)
         return caller
 

@@ -87,7 +87,7 @@ def test_a_denial(machine, mock, connect):
 PASSED_ON = f"""
 import os, sys
 sys.path.insert(0, {str(REPO / "tests/lib")!r})
-from raw_bus import RawBus, error_text
+from raw_connection import RawBus, error_text
 connection = RawBus({ADDRESS!r})
 if os.fork() == 0:
     kind, name, body = connection.call({NAME!r}, {PATH!r}, {ROOT!r}, "CallTool", b"echo", b"echo", b'{{"message": "hi"}}')
