@@ -144,10 +144,13 @@ def test_bad_settings(start, variable, value):
     assert status == 1 and said.startswith("mcp-exec-python: ") and said.count("\n") == 1
 
 
+SETTINGS = ["MCP_EXEC_ISOLATION", "MCP_EXEC_CONCURRENCY", "MCP_EXEC_PRELOAD"]
+
+
 def test_settings_are_not_the_codes(start):
     for isolation in "shared", "reset", "fork":
         executor = start(isolation, MCP_EXEC_PRELOAD="os")
-        assert executor.run("import os; [name for name in os.environ if 'MCP_EXEC' in name]")["value"] == "[]"
+        assert executor.run(f"import os; [name for name in os.environ if name in {SETTINGS}]")["value"] == "[]"
         assert executor.run("import sys; [name for name in sys.modules if 'mcp_exec' in name]")["value"] == "[]"
 
 
