@@ -76,48 +76,28 @@ static void start_counting(Connection *connection) {
         set_peek_offset(connection, COUNT_FROM);
 }
 
-static void stop_counting(Connection *connection) {
-        connection->counting = false;
-        set_peek_offset(connection, -1);
-}
-
-static ssize_t peek(const Connection *connection, uint8_t header[FIXED_HEADER]) {
-        return recv(connection->fd, header, FIXED_HEADER, MSG_PEEK | MSG_DONTWAIT);
-}
-
 /* sd-bus has read what came before, and nothing of what comes. */
 static void look_ahead(Connection *connection) {
         uint8_t header[FIXED_HEADER];
         ssize_t n;
 
         if (connection->counting)
-                stop_counting(connection);
+                set_peek_offset(connection, -1);
+        connection->counting = false;
         connection->at_boundary = true;
         connection->message_since = 0;
         connection->size = connection->incoming = 0;
 
-        n = peek(connection, header);
+        n = recv(connection->fd, header, sizeof(header), MSG_PEEK | MSG_DONTWAIT);
         if (n <= 0)
                 return;
 
         start_counting(connection);
         note_begin(connection);
-        if (n == FIXED_HEADER) {
+        if (n == sizeof(header)) {
                 connection->size = message_size(header);
                 check_size(connection, connection->size);
         }
-}
-
-/* Behind the authentication sd-bus has mostly nothing in its buffer, or whole messages. What looks like the start of
- * one that is too large is taken for that. */
-static void guess(Connection *connection) {
-        uint8_t header[FIXED_HEADER];
-
-        stop_counting(connection);
-        if (peek(connection, header) == FIXED_HEADER && (header[0] == 'l' || header[0] == 'B') && header[1] > 0 &&
-            header[1] <= SD_BUS_MESSAGE_SIGNAL && header[3] == 1 && message_size(header) > MESSAGE_MAX)
-                private_close_soon(connection, "its message is too large");
-        start_counting(connection);
 }
 
 /* Edge-triggered */
@@ -133,11 +113,8 @@ static int on_bytes(sd_event_source *source _unused_, int fd _unused_, uint32_t 
                 return 0;
         }
 
-        if (first) {
+        if (first)
                 note_begin(connection);
-                if (counted(connection) == 0)
-                        guess(connection);
-        }
         private_input_check(connection);
         return 0;
 }
