@@ -5,7 +5,7 @@ from . import own_builtins as __builtins__  # noqa: F401
 import os
 import sys
 from _signal import SIGCONT, SIGINT
-from os import MFD_CLOEXEC, close, ftruncate, kill, lseek, memfd_create, posix_spawn, write
+from os import MFD_CLOEXEC, close, ftruncate, kill, lseek, memfd_create, posix_spawn, urandom, write
 
 from .codec import encode
 from .processes import is_running, list_children, list_children_of
@@ -63,13 +63,16 @@ class Node(Program):
         super().take_frame(call, frame)
         if call.timed_out:
             call.exception = timeout_error(call)
+        if frame.get("spent") is True:
+            self.tell_of_end(call, "the code closed its standard streams, and its process was ended")
 
     def take_end(self, call):
         if call.timed_out:
             call.exception = timeout_error(call)
-        call.note = "its process was ended" if call.signal else "the code ended its process"
-        if self.isolation == "shared":
-            call.note += ", and with it what earlier calls had left"
+        self.tell_of_end(call, "its process was ended" if call.signal else "the code ended its process")
+
+    def tell_of_end(self, call, text):
+        call.note = text + (", and with it what earlier calls had left" if self.isolation == "shared" else "")
 
 
 class NodeRunner(Runner):
@@ -77,7 +80,8 @@ class NodeRunner(Runner):
 
     def __init__(self, number):
         super().__init__(number)
-        self.own_child = self.ready = True
+        self.own_child, self.ready = True, False
+        self.secret = urandom(16)  # for the word that it is ready
         self.has_children = False
         self.calls = 0
         self.stdin = memfd_create("stdin", MFD_CLOEXEC)
@@ -119,7 +123,7 @@ class NodeSupervisor(Supervisor):
         runner = self.runner = NodeRunner(self.count)
         actions = [(os.POSIX_SPAWN_DUP2, fd, number)
                    for number, fd in enumerate([runner.stdin, *runner.fds_for_child()[1:], runner.theirs])]
-        pid = posix_spawn(self.node, [self.node, RUNNER, self.isolation], self.environment, file_actions=actions,
+        pid = posix_spawn(self.node, [self.node, RUNNER, self.isolation, runner.secret.hex()], self.environment, file_actions=actions,
                           setsid=True, setsigmask=(), setsigdef=range(1, 32))
         runner.close_child_fds()
         self.runners.add(runner)
@@ -127,12 +131,11 @@ class NodeSupervisor(Supervisor):
         self.watch(runner.channel, lambda events: self.on_channel(runner, events))
         for capture in runner.captures:
             self.watch(capture.reader, lambda events, capture=capture: self.on_print(runner, capture))
-        self.assign()
 
     def on_print(self, runner, capture):
         """All the time: what is printed between calls must not fill the pipe."""
         self.on_output(capture)
-        if not runner.call:
+        if not runner.call and runner.ready:
             capture.reset()
 
     def assign(self):
@@ -192,6 +195,7 @@ class NodeSupervisor(Supervisor):
         if not runner.calls:
             self.failed_starts += 1
             if self.failed_starts >= STARTS_MAX:
+                runner.drain()
                 said = runner.captures[1].text(4096)[0]
                 self.die(f"{self.node} does not start:\n{said}".rstrip())
 

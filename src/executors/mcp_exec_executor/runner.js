@@ -20,7 +20,7 @@ const wait = setTimeout;
 
 let context = null;
 let count = 0;
-let secret = '';
+let secret = process.argv[3];
 let interrupt = null;  // ends the wait for what the code has promised
 
 class Interrupted extends Error {}
@@ -78,15 +78,26 @@ async function run({code, secret: ours}) {
         describe(error, result);
     }
     interrupt = null;
+    await Promise.all([flush(process.stdout), flush(process.stderr)]);
     if (process.exitCode) {
         result.exit_code = result.exit_code || Number(process.exitCode) & 0xff;
         process.exitCode = undefined;
     }
     if (reset)
         result.left_behind = leftBehind();
+    result.spent = !hasStreams();
     send(result);
     const clean = !reset || await putBack();
-    send({ready: clean});
+    send({ready: clean && !result.spent});
+}
+
+function flush(stream) {
+    return new Promise((resolve) => {
+        if (stream.writable)
+            stream.write('', () => resolve());
+        else
+            resolve();
+    });
 }
 
 function compile(code) {
@@ -153,6 +164,17 @@ function renewStdin() {
         enumerable: true,
         get: () => stdin || (stdin = new fs.ReadStream(null, {fd: 0, autoClose: false})),
     });
+}
+
+const streams = [0, 1, 2].map((fd) => fs.fstatSync(fd).ino);
+
+/* Whether the code has left 0, 1 and 2 as they were: there is no way to get them back. */
+function hasStreams() {
+    try {
+        return process.stdout.writable && process.stderr.writable && streams.every((ino, fd) => fs.fstatSync(fd).ino === ino);
+    } catch {
+        return false;
+    }
 }
 
 const timers = new Set();  // with reset, what to clear
@@ -360,8 +382,17 @@ function isBusy() {
     return extraResources(new Set(['TTYWrap', 'Immediate'])) > 0 || countDescriptors() > baseline.descriptors;
 }
 
-// The first use of these opens descriptors of their own.
-void process.stdout.writable;
-void process.stderr.writable;
+// That its way of importing is an experimental one is not the code's concern.
+const emitWarning = process.emitWarning;
+process.emitWarning = function (warning, ...rest) {
+    if (!String(warning).includes('USE_MAIN_CONTEXT_DEFAULT_LOADER'))
+        emitWarning.call(process, warning, ...rest);
+};
+for (const stream of [process.stdout, process.stderr]) {
+    // Or else what a loop prints is kept in memory for as long as it runs.
+    if (stream._handle && stream._handle.setBlocking)
+        stream._handle.setBlocking(true);
+}
 if (reset)
     takeBaseline();
+send({ready: true});
