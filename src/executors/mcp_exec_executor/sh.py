@@ -48,6 +48,8 @@ class Shell(Program):
     def check(self, arguments):
         if ("argv" in arguments) == ("script" in arguments):
             raise Refusal(INVALID_PARAMS, "one of argv and script is wanted")
+        if not arguments.get("argv", SHELL)[0]:
+            raise Refusal(INVALID_PARAMS, "argv names no command")
         texts = [*arguments.get("argv", ()), arguments.get("script", ""), arguments.get("cwd", "")]
         texts += [text for pair in arguments.get("env", {}).items() for text in pair]
         if any("\0" in text for text in texts):

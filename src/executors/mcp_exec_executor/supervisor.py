@@ -63,6 +63,7 @@ class Supervisor:
         pthread_sigmask(SIG_SETMASK, ())
         try:
             self.prepare()
+            self.tend()
             while True:
                 self.step()
         except BrokenPipeError:
