@@ -93,11 +93,13 @@ LEAKS = {
     "a daemon thread that prints": (
         "import threading, os, time\ndef chat():\n    while True: os.write(1, b'planted'); time.sleep(0.001)\n"
         "threading.Thread(target=chat, daemon=True).start()",
-        "import time; time.sleep(0.02)"),
+        "import time; time.sleep(0.2)"),
     "a child": ("import subprocess; subprocess.Popen(['sleep', '1000'], env={'PLANTED': 'child'})", "FIND"),
     "a daemon": (
-        "import os\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
-        "        os.execve('/bin/sleep', ['sleep', '1000'], {'PLANTED': 'daemon'})\n    os._exit(0)\nos.wait()", "FIND"),
+        # The pipe ends when the new program runs: only then its environment is to be found.
+        "import os\nreading, writing = os.pipe()\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
+        "        os.execve('/bin/sleep', ['sleep', '1000'], {'PLANTED': 'daemon'})\n    os._exit(0)\n"
+        "os.close(writing); os.read(reading, 1); os.close(reading); os.wait()", "FIND"),
     "a dead child": ("import os\nif os.fork() == 0: os._exit(0)\nos.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)", "import os\ntry: seen = os.waitpid(-1, os.WNOHANG)[0] > 0\nexcept OSError: seen = False\nseen"),
     # Files
     "a temporary file": ("import tempfile; tempfile.mkstemp(prefix='planted'); tempfile.mkdtemp()",
