@@ -9,6 +9,7 @@
 typedef struct Manager Manager;
 typedef struct ServerPool ServerPool;
 typedef struct ToolCache ToolCache;
+typedef struct Interests Interests;
 
 /* What the manager tells whoever shows it to the world. */
 typedef struct ManagerHandlers {
@@ -34,7 +35,8 @@ struct ServerPool {
         TAILQ_ENTRY(ServerPool) link;
         Server *server;
         Pool *pool;
-        uid_t uid; /* QUOTA_EVERYBODY with scope shared */
+        uid_t uid;            /* QUOTA_EVERYBODY with scope shared */
+        Interests *interests; /* of its sessions; NULL: none yet */
 };
 
 /* A configured server, or one that was and still has workers */

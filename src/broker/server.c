@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "broker/interests.h"
 #include "broker/manager.h"
 #include "broker/message-ids.h"
 #include "broker/tools.h"
@@ -47,6 +48,7 @@ static char *owner_of(const ServerConfig *config, const Client *client) {
 }
 
 static ServerPool *server_pool_free(ServerPool *server_pool) {
+        interests_free(server_pool);
         TAILQ_REMOVE(&server_pool->server->pools, server_pool, link);
         pool_free(server_pool->pool);
         free(server_pool);
@@ -147,8 +149,10 @@ static void on_worker_changed(void *userdata, Worker *worker) {
 
         log_start(worker);
         log_worker(LOG_DEBUG, worker, NULL, "%s[%d]: %s", worker_state_to_string(worker->state));
-        if (worker->state == WORKER_READY)
+        if (worker->state == WORKER_READY) {
                 tools_worker_ready(server_pool);
+                interests_worker_ready(server_pool, worker);
+        }
         server->manager->handlers->worker_changed(server->manager->userdata, server_pool->uid, worker);
         server->manager->handlers->server_changed(server->manager->userdata, server, server_pool->uid);
 }
@@ -243,6 +247,9 @@ static void on_diagnostic(void *userdata _unused_, Worker *worker, const char *l
 static void on_unused(void *userdata) {
         ServerPool *server_pool = userdata;
         Server *server = server_pool->server;
+
+        if (interests_any(server_pool))
+                return;
 
         tools_pool_unused(server_pool);
         server_pool_free(server_pool);
