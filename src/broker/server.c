@@ -3,9 +3,9 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "broker/interests.h"
+#include "broker/lists.h"
 #include "broker/manager.h"
 #include "broker/message-ids.h"
-#include "broker/tools.h"
 
 #define LOG_SHOWN ((size_t)4096)
 
@@ -150,7 +150,7 @@ static void on_worker_changed(void *userdata, Worker *worker) {
         log_start(worker);
         log_worker(LOG_DEBUG, worker, NULL, "%s[%d]: %s", worker_state_to_string(worker->state));
         if (worker->state == WORKER_READY) {
-                tools_worker_ready(server_pool);
+                lists_worker_ready(server_pool);
                 interests_worker_ready(server_pool, worker);
         }
         server->manager->handlers->worker_changed(server->manager->userdata, server_pool->uid, worker);
@@ -204,8 +204,7 @@ static void on_notification(void *userdata, Worker *worker, JsonSlice method, Js
 
         if (!name || strlen(name) > METHOD_MAX || !budget_allows(&worker->notifications, worker_now(worker)))
                 return;
-        if (streq(name, "notifications/tools/list_changed"))
-                tools_list_changed(server_pool);
+        (void)lists_changed(server_pool, name);
 
         TAILQ_FOREACH(client, &manager->clients, link)
                 if (client_uses_server(client, server) && server_find_pool(server, client) == server_pool)
@@ -251,7 +250,7 @@ static void on_unused(void *userdata) {
         if (interests_any(server_pool))
                 return;
 
-        tools_pool_unused(server_pool);
+        lists_pool_unused(server_pool);
         server_pool_free(server_pool);
         if (server->gone && TAILQ_EMPTY(&server->pools))
                 server_free(server);
@@ -347,7 +346,7 @@ Server *server_new(Manager *manager, ServerConfig *config) {
 
         *server = (Server){ .manager = manager, .config = server_config_ref(config) };
         TAILQ_INIT(&server->pools);
-        TAILQ_INIT(&server->tools);
+        TAILQ_INIT(&server->lists);
         prestart(server);
         return server;
 }
@@ -360,7 +359,7 @@ void server_set_config(Server *server, ServerConfig *config) {
                 return;
 
         moved = config && config->scope != server->config->scope;
-        tools_forget(server);
+        lists_forget(server);
         server->gone = !config;
         if (config) {
                 server_config_ref(config);
@@ -395,7 +394,7 @@ Server *server_free(Server *server) {
 
         TAILQ_FOREACH(client, &server->manager->clients, link)
                 client_forget_server(client, server);
-        tools_free(server);
+        lists_free(server);
         while ((server_pool = TAILQ_FIRST(&server->pools)))
                 server_pool_free(server_pool);
         TAILQ_REMOVE(&server->manager->servers, server, link);
