@@ -73,8 +73,8 @@ const char *list_member(ListKind kind) {
 
 static void fetch_done(Request *request, const Outcome *outcome);
 
-static unsigned profile_of(const ServerPool *server_pool _unused_) {
-        return 0;
+static unsigned profile_of(const ServerPool *server_pool) {
+        return server_pool->pool->profile;
 }
 
 static uint64_t now_monotonic(const Server *server) {
@@ -573,7 +573,7 @@ bool lists_changed(ServerPool *server_pool, const char *method) {
                         cache->announced = true;
                 }
 
-        if (tools)
+        if (tools && profile_of(server_pool) == 0)
                 server->manager->handlers->tools_changed(server->manager->userdata, server, server_pool->uid);
         return true;
 }
