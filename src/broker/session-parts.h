@@ -147,5 +147,5 @@ void session_asked_progress(Session *session, JsonSlice params, const JsonTraits
 void session_refuse_questions(Session *session, const char *why);
 
 /* session-server.c: methods that the broker has a part in */
-typedef int (*session_method_handler)(Session *session, const McpMessage *message, const McpParams *params,
-                                      Failure *failure);
+typedef int (*session_method_handler)(Session *session, SessionServer *server, const McpMessage *message,
+                                      const McpParams *params, Failure *failure);
