@@ -10,6 +10,7 @@
 #define ITEMS_MAX 4096
 #define LIST_MAX_BYTES ((size_t)4 << 20)
 #define CURSOR_MAX_BYTES ((size_t)16 << 10)
+#define METHOD_NOT_FOUND "-32601"
 #define KEEP_MAX (30 * 24 * 3600 * USEC_PER_SEC)
 
 typedef struct Waiter {
@@ -424,6 +425,13 @@ static int take_page(ListCache *cache, const Outcome *outcome, bool *ret_more) {
         return 0;
 }
 
+/* Servers that have resources, and no templates, need not know how to list these. */
+static bool is_method_not_found(JsonSlice error) {
+        JsonSlice code = json_get(error, "code");
+
+        return code.size == strlen(METHOD_NOT_FOUND) && memcmp(code.data, METHOD_NOT_FOUND, code.size) == 0;
+}
+
 static void fetch_done(Request *request, const Outcome *outcome) {
         ListCache *cache = (ListCache *)((char *)request - offsetof(ListCache, request));
         ServerPool *server_pool;
@@ -431,6 +439,10 @@ static void fetch_done(Request *request, const Outcome *outcome) {
         bool more = false;
         int r;
 
+        if (outcome->failure && cache->kind != LIST_TOOLS && is_method_not_found(outcome->error)) {
+                fetch_complete(cache);
+                return;
+        }
         if (outcome->failure) {
                 fetch_failed(cache, outcome->failure);
                 return;
@@ -496,6 +508,8 @@ int list_get(Server *server, const Client *client, ListKind kind, list_done_hand
         }
 
         if (usable(cache)) {
+                /* A pool that was made for nothing but this goes again. */
+                pool_schedule(server_pool->pool);
                 done(userdata, cache->list.items, cache->list.n, NULL);
                 return 0;
         }

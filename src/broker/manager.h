@@ -32,6 +32,8 @@ typedef struct ManagerHandlers {
                              const JsonTraits *traits);
         /* One that was attached by this client */
         void (*session_closed)(void *userdata, Client *opener, const char *id, const char *reason);
+        /* Whether the client may use the server, as far as that is known without asking anybody */
+        bool (*may_use)(void *userdata, const Client *client, const Server *server);
         void (*maybe_idle)(void *userdata); /* a worker, a call or a session went */
 } ManagerHandlers;
 
@@ -42,7 +44,7 @@ struct ServerPool {
         Pool *pool;
         uid_t uid;                            /* QUOTA_EVERYBODY with scope shared */
         TAILQ_HEAD(, SessionServer) sessions; /* that use it: it stays for them */
-        Interests *interests; /* of its sessions; NULL: none yet */
+        Interests *interests;                 /* of its sessions; NULL: none yet */
 };
 
 /* A configured server, or one that was and still has workers */

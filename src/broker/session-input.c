@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-#include "broker/session-parts.h"
+#include "broker/aggregate.h"
 
 static const JsonTraits no_traits = {};
 
@@ -128,17 +128,18 @@ static bool on_request(Session *session, const McpMessage *message, bool held) {
         _cleanup_(freep) char *method = json_decode(message->method);
         SessionServer *server = &session->servers[0];
         Failure failure = {};
+        Buffer rewritten = {};
         const char *reason;
         McpParams params;
         size_t i;
-        int r;
+        int r = 0;
 
         if (!is_id(message->id)) {
                 session_reply_error(session, (JsonSlice){}, RPC_INVALID_REQUEST,
                                     "id has to be a string or an integer, of at most %zu bytes", SESSION_ID_MAX);
                 return true;
         }
-        if (session_find_call(session, message->id)) {
+        if (session_find_call(session, message->id) || aggregate_has_request(session, message->id)) {
                 session_reply_error(session, message->id, RPC_INVALID_REQUEST, "A request with this id is under way");
                 return true;
         }
@@ -162,7 +163,13 @@ static bool on_request(Session *session, const McpMessage *message, bool held) {
                 return true;
         }
 
-        if (i < ELEMENTSOF(methods))
+        if (session->aggregate)
+                r = !held && !TAILQ_EMPTY(&session->held) && i >= ELEMENTSOF(methods)
+                            ? 1
+                            : aggregate_route(session, message, method, &params, &server, &rewritten, &failure);
+        if (r != 0)
+                ;
+        else if (i < ELEMENTSOF(methods))
                 r = methods[i].handler(session, server, message, &params, &failure);
         else if (!held && !TAILQ_EMPTY(&session->held))
                 r = 1;
@@ -172,6 +179,7 @@ static bool on_request(Session *session, const McpMessage *message, bool held) {
         if (r < 0)
                 session_reply_failure(session, message->id, &failure);
         failure_done(&failure);
+        buffer_done(&rewritten);
         return r != 1;
 }
 
@@ -181,6 +189,7 @@ static void on_cancelled(Session *session, JsonSlice params) {
 
         if (call && call->request.kind == REQUEST_CALL)
                 session_call_cancel(call, reason && strlen(reason) <= SESSION_ID_MAX ? reason : "cancelled");
+        aggregate_cancel(session, json_get(params, "requestId"));
 }
 
 static void on_notification(Session *session, const McpMessage *message) {
@@ -198,12 +207,14 @@ static void on_notification(Session *session, const McpMessage *message) {
         else if (streq(method, "notifications/progress"))
                 session_asked_progress(session, message->params, &message->traits);
         else if (session->era == MCP_ERA_LEGACY && !streq(method, "notifications/initialized"))
-                (void)session_call_start(session,
-                                         &(SessionCallSpec){ .server = &session->servers[0],
-                                                             .kind = REQUEST_NOTIFICATION,
-                                                             .method = method,
-                                                             .params = params },
-                                         &failure);
+                for (size_t i = 0; i < session->n_servers; i++)
+                        if (session->servers[i].pool || !session->aggregate)
+                                (void)session_call_start(session,
+                                                         &(SessionCallSpec){ .server = &session->servers[i],
+                                                                             .kind = REQUEST_NOTIFICATION,
+                                                                             .method = method,
+                                                                             .params = params },
+                                                         &failure);
         failure_done(&failure);
 }
 
@@ -293,4 +304,28 @@ void session_pump(Session *session) {
                 free(held);
         }
         session_update(session);
+}
+
+void session_repeat(Session *session, JsonSlice id, const char *method, const char *params) {
+        Buffer line = {};
+        int r;
+
+        r = buffer_append_string(&line, "{\"jsonrpc\":\"2.0\",\"id\":");
+        if (r >= 0)
+                r = buffer_append(&line, id.data, id.size);
+        if (r >= 0)
+                r = buffer_append_string(&line, ",\"method\":");
+        if (r >= 0)
+                r = json_append_quoted(&line, method, strlen(method));
+        if (r >= 0)
+                r = buffer_append_string(&line, ",\"params\":");
+        if (r >= 0)
+                r = buffer_append_string(&line, params);
+        if (r >= 0)
+                r = buffer_append_string(&line, "}");
+        if (r < 0)
+                session_close(session, "out of memory");
+        else
+                on_line(session, buffer_data(&line), buffer_size(&line));
+        buffer_done(&line);
 }

@@ -15,11 +15,14 @@
 
 typedef struct SessionCall SessionCall;
 typedef struct SessionQuestion SessionQuestion;
+typedef struct Aggregate Aggregate;
 
 /* One server of a session */
 struct SessionServer {
         Session *session;
         Server *server;
+        char *name;
+        bool gone;        /* from the configuration, or not there yet: server isn't looked at */
         ServerPool *pool; /* NULL: not used yet */
         TAILQ_ENTRY(SessionServer) link;
 };
@@ -85,6 +88,7 @@ struct Session {
 
         SessionServer *servers;
         size_t n_servers;
+        Aggregate *aggregate; /* NULL: it is on one server alone */
 
         TAILQ_HEAD(, SessionCall) calls;
         TAILQ_HEAD(, HeldLine) held;
@@ -109,6 +113,7 @@ void session_sent(Session *session, int appended);
 /* session-input.c: what the client says */
 extern const LineHandlers session_input;
 void session_pump(Session *session); /* requests that were held go on */
+void session_repeat(Session *session, JsonSlice id, const char *method, const char *params);
 
 /* session-error.c: answers of the broker itself */
 void session_reply_result(Session *session, JsonSlice id, JsonSlice result, const JsonTraits *traits);
@@ -123,6 +128,7 @@ int session_append_error(Buffer *buffer, JsonSlice id, int code, const char *mes
 #define RPC_METHOD_NOT_FOUND (-32601)
 #define RPC_INVALID_PARAMS (-32602)
 #define RPC_BROKER_ERROR (-32000)
+#define MCP_RESOURCE_NOT_FOUND (-32002)
 #define MCP_UNSUPPORTED_VERSION (-32022)
 
 /* session-call.c: requests that pools have */

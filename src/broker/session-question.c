@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-#include "broker/session-parts.h"
+#include "broker/aggregate.h"
 
 bool sessions_request(ServerPool *server_pool _unused_, Worker *worker _unused_, const McpMessage *message _unused_) {
         return false;
@@ -30,6 +30,8 @@ void sessions_notification(ServerPool *server_pool, Worker *worker _unused_, con
         TAILQ_FOREACH(server, &server_pool->sessions, link) {
                 Buffer *output = session_output(server->session, /* notification= */ true);
 
+                if (server->session->aggregate)
+                        aggregate_list_changed(server, method);
                 if (server->session->era == MCP_ERA_LEGACY && output)
                         session_sent(server->session,
                                      mcp_append_notification(output, method,

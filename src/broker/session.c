@@ -6,7 +6,10 @@
 #include <systemd/sd-id128.h>
 
 #include "base/log.h"
-#include "broker/session-parts.h"
+#include "broker/aggregate.h"
+
+#define JOINED_LINE_MAX ((size_t)16 << 20) /* what a server's limits are where its file says nothing */
+#define JOINED_DEPTH 64
 
 static uint64_t now_monotonic(const Manager *manager) {
         uint64_t usec = 0;
@@ -20,22 +23,26 @@ static void schedule(Manager *manager) {
 }
 
 /* What a pool does for it ends here, and is told to the servers. */
+static void leave_server(SessionServer *server) {
+        if (!server->pool)
+                return;
+
+        TAILQ_REMOVE(&server->pool->sessions, server, link);
+        pool_schedule(server->pool->pool);
+        server->pool = NULL;
+}
+
 static void leave_servers(Session *session) {
         SessionCall *call;
 
+        if (session->aggregate)
+                aggregate_abandon(session);
         while ((call = TAILQ_FIRST(&session->calls)))
                 session_call_cancel(call, "the session has ended");
         session_refuse_questions(session, "the session has ended");
 
-        for (size_t i = 0; i < session->n_servers; i++) {
-                SessionServer *server = &session->servers[i];
-
-                if (!server->pool)
-                        continue;
-                TAILQ_REMOVE(&server->pool->sessions, server, link);
-                pool_schedule(server->pool->pool);
-                server->pool = NULL;
-        }
+        for (size_t i = 0; i < session->n_servers; i++)
+                leave_server(&session->servers[i]);
 }
 
 static Session *session_free(Session *session) {
@@ -47,6 +54,9 @@ static Session *session_free(Session *session) {
                 free(held);
         }
         stream_free(session->stream);
+        aggregate_free(session);
+        for (size_t i = 0; i < session->n_servers; i++)
+                free(session->servers[i].name);
         free(session->servers);
         free(session->reason);
         TAILQ_REMOVE(&manager->sessions, session, link);
@@ -83,7 +93,7 @@ static void end(Session *session) {
 
 void session_update(Session *session) {
         if (session->state == SESSION_ENDED && TAILQ_EMPTY(&session->calls) && TAILQ_EMPTY(&session->held) &&
-            stream_unsent(session->stream) == 0)
+            !aggregate_waits(session) && stream_unsent(session->stream) == 0)
                 session_close(session, "its client has ended it");
 
         stream_set_reading(session->stream, session->state == SESSION_OPEN && session->held_bytes <= SESSION_HELD_MAX &&
@@ -214,6 +224,13 @@ static int make_client(Session *session, const Client *opener) {
                 return -ENOMEM;
 
         client->uid = opener->uid;
+        client->gids = new0(gid_t, opener->n_gids + 1);
+        if (!client->gids) {
+                client_free(client);
+                return -ENOMEM;
+        }
+        memcpy(client->gids, opener->gids ?: client->gids, opener->n_gids * sizeof(gid_t));
+        client->n_gids = opener->n_gids;
         TAILQ_INSERT_TAIL(&session->manager->clients, client, link);
         session->client = client;
         for (size_t i = 0; i < session->n_servers; i++)
@@ -225,8 +242,9 @@ static int make_client(Session *session, const Client *opener) {
 
 /* What a client may write in a line, and how deep, is what its servers may. */
 static size_t take_limits(Session *session) {
-        size_t line_max = 0;
+        size_t line_max = session->aggregate ? JOINED_LINE_MAX : 0;
 
+        session->depth = session->aggregate ? JOINED_DEPTH : 0;
         for (size_t i = 0; i < session->n_servers; i++) {
                 const ServerConfig *config = session->servers[i].server->config;
 
@@ -241,13 +259,23 @@ static int fill(Session *session, const SessionSpec *spec, int input, int output
         sd_id128_t id;
         int r;
 
-        session->servers = new0(SessionServer, spec->n_servers);
-        r = session->servers ? sd_id128_randomize(&id) : -ENOMEM;
+        session->n_servers = spec->n_servers;
+        r = spec->joined || spec->all ? aggregate_new(session, spec->all) : 0;
+        session->servers = new0(SessionServer, (session->aggregate ? session->aggregate->room : spec->n_servers) + 1);
+        if (!session->servers) {
+                session->n_servers = 0;
+                r = -ENOMEM;
+        }
+        for (size_t i = 0; i < session->n_servers && r >= 0; i++) {
+                session->servers[i] = (SessionServer){ .session = session,
+                                                       .server = spec->servers[i],
+                                                       .name = strdup(spec->servers[i]->config->name) };
+                r = session->servers[i].name ? 0 : -ENOMEM;
+        }
+        if (r >= 0)
+                r = sd_id128_randomize(&id);
         if (r >= 0) {
                 sd_id128_to_string(id, session->id);
-                for (size_t i = 0; i < spec->n_servers; i++)
-                        session->servers[i] = (SessionServer){ .session = session, .server = spec->servers[i] };
-                session->n_servers = spec->n_servers;
                 r = stream_new(session->manager->event, input, output, take_limits(session), stream_handlers(), session,
                                &session->stream);
         } else {
@@ -296,7 +324,7 @@ int session_open(Manager *manager, const SessionSpec *spec, const char **ret_id,
         }
 
         log_debug("session %s: opened by uid %u on %s%s", session->id, (unsigned)session->client->uid,
-                  session->n_servers > 0 ? session->servers[0].server->config->name : "nothing",
+                  session->n_servers > 0 ? session->servers[0].name : "nothing",
                   session->n_servers > 1 ? " and others" : "");
         *ret_id = session->id;
         return 0;
@@ -344,6 +372,19 @@ void sessions_server_gone(Server *server, const char *reason) {
 
         TAILQ_FOREACH(session, &server->manager->sessions, link)
                 for (size_t i = 0; i < session->n_servers; i++)
-                        if (session->servers[i].server == server)
+                        if (session->servers[i].gone || session->servers[i].server != server)
+                                continue;
+                        else if (session->aggregate) {
+                                leave_server(&session->servers[i]);
+                                aggregate_server_gone(session, &session->servers[i]);
+                        } else
                                 session_close(session, reason);
+}
+
+void sessions_server_came(Server *server) {
+        Session *session;
+
+        TAILQ_FOREACH(session, &server->manager->sessions, link)
+                if (session->aggregate && session->state != SESSION_CLOSED)
+                        aggregate_server_came(session, server);
 }
