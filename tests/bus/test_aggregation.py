@@ -158,7 +158,7 @@ def test_cursors_that_are_none(service, join, cursor):
 
 
 def test_a_cursor_of_another_session(service, join):
-    service.obedient("one", "--tools", 5000)
+    service.obedient("one", "--tools", 4000)
     cursor = join().request("tools/list")["nextCursor"]
     with refused(-32602, "cursor"):
         join().request("tools/list", {"cursor": cursor})
