@@ -23,7 +23,7 @@ typedef enum JsonChangeKind {
                       * is set in it; left out where nothing remains in it */
 } JsonChangeKind;
 
-/* What shall become of the members of one name in an object; afterwards there is one, or none. */
+/* What shall become of the members of one name in an object */
 typedef struct JsonChange {
         const char *name;
         JsonChangeKind kind;
@@ -40,9 +40,10 @@ typedef struct JsonChange {
 #define JSON_INSIDE_MAX 3
 #define JSON_CHANGES_MAX 24
 
-/* Appends object (nothing counts as {}) with the changes made. What is kept stays in its order; what is new stands at
- * the end, in the order of changes. Where a member of a changed name stands several times, the last one counts, as in
- * JavaScript, and the others are dropped. -EINVAL where there are too many changes, or object is none. */
+/* Appends object (nothing counts as {}) with the changes made. What is kept stays as it is and in its order, duplicates
+ * included; what is set, replaced or changed inside stands behind it, once each, in the order of changes: of several
+ * members of that name the last one counted, as in JavaScript. -EINVAL where there are too many changes, or object is
+ * none. */
 int json_append_changed(Buffer *buffer, JsonPiece object, const JsonChange *changes, size_t n_changes);
 
 /* A slice of the text that is replaced by other JSON, or changed as an object */

@@ -45,28 +45,33 @@ typedef struct RpcInput {
         size_t offset;      /* where in the line */
 } RpcInput;
 
-/* Reads a client's line (an element of a batch likewise): never fails. A line of white space is NOISE.
- * WRONG: no valid JSON, or nested deeper than depth_max (PARSE_ERROR); no object with "jsonrpc":"2.0" and a method,
- * an id that is neither string nor integer, or is too long, a member that stands twice (INVALID_REQUEST); params that
- * are no object, or whose _meta or name can be read in two ways (INVALID_PARAMS). An empty array is INVALID_REQUEST. */
+/* Reads a client's line, or an element of a batch: never fails.
+ *
+ * WRONG are: what is no valid JSON (PARSE_ERROR; with the id if it looks like a whole request); what is nested deeper
+ * than depth_max, a request without "jsonrpc":"2.0" or with an id that is neither string nor integer or is too long, a
+ * member that stands twice, an empty array, any other value (INVALID_REQUEST); params that are no object, or whose
+ * _meta or name can be read in two ways (INVALID_PARAMS); a name of a method over its bound (METHOD_NOT_FOUND). NOISE
+ * are: white space, and likewise wrong notifications and answers. */
 void rpc_read(const char *line, size_t size, unsigned depth_max, RpcInput *ret);
 
-/* The id of a request that is too long to be held, or couldn't be parsed: fed in pieces. Zero-initialise. */
+/* Finds the id in a client's line that is too long to be held, or no valid JSON, fed in pieces: follows strings and
+ * brackets alone. Zero-initialise. */
 typedef struct RpcIdFinder {
         unsigned depth;
-        bool in_string, escaped, behind_colon, overlong;
-        bool key_is_id, key_is_method, has_method, found;
+        bool began, more; /* the object; something else around it */
+        bool in_string, escaped, behind_colon;
+        bool key_is_id, has_method, has_outcome, found;
         char token[RPC_ID_MAX];
-        size_t token_size;
+        size_t token_size; /* more than RPC_ID_MAX: it was longer */
         char id[RPC_ID_MAX];
         size_t id_size;
 } RpcIdFinder;
 
 void rpc_id_finder_feed(RpcIdFinder *finder, const char *data, size_t size);
 
-/* The id in *ret, which points into finder, where the bytes so far look like those of a request or could be: an id came
- * by that is valid. False: nothing is known, or it is a notification or an answer. */
-bool rpc_id_finder_result(const RpcIdFinder *finder, JsonSlice *ret);
+/* At the line's end: REQUEST or ANSWER, with its id, which points into finder, where the bytes look like the whole
+ * object of one with a valid id; else NOISE. */
+RpcKind rpc_id_finder_result(const RpcIdFinder *finder, JsonSlice *ret);
 
 /* Each of these appends one message with its line's end. -ENOMEM: the buffer is as it was. id and method are JSON, and
  * hold no line breaks and no noncharacters, or are cut from a line whose traits stand with them. An id that is empty is
@@ -85,6 +90,9 @@ int rpc_append_broker_error(Buffer *buffer, JsonPiece id, int code, const char *
  * INVALID_PARAMS for a modern one. */
 int rpc_append_remote_error(Buffer *buffer, JsonPiece id, JsonPiece error, McpEra client);
 
+/* Whether an error object has that code */
+bool rpc_error_is(JsonSlice error, int code);
+
 /* Towards a client: method is a JSON string. params may be nothing. With token set, _meta.progressToken, where the
  * server's request has one, is replaced by it. */
 int rpc_append_request(Buffer *buffer, JsonPiece id, JsonPiece method, JsonPiece params, JsonPiece token);
@@ -94,5 +102,5 @@ int rpc_append_notification(Buffer *buffer, JsonPiece method, JsonPiece params, 
 /* notifications/cancelled about a request of the broker to a client, or of a client to a server. reason may be none. */
 int rpc_append_cancelled(Buffer *buffer, JsonPiece id, JsonPiece reason);
 
-/* A method as text: NULL where there is no memory, or it is longer than RPC_METHOD_MAX or holds U+0000. */
+/* A method as text: NULL where there is no memory, or it is longer than RPC_METHOD_MAX. */
 char *rpc_method_name(JsonSlice method);

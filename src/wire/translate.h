@@ -56,20 +56,23 @@ int mcp_append_initialize_result(Buffer *buffer, const McpHello *hello, const ch
 /* The result of server/discover for a modern client. */
 int mcp_append_discover_result(Buffer *buffer, const McpHello *hello);
 
-/* Whether a server declares a capability: path is "tools", "resources.subscribe", "extensions.io..." is not possible.
+/* Whether a server declares a capability, as "tools", or part of one, as "resources" and "subscribe" (part may be NULL).
  */
-bool mcp_hello_has(const McpHello *hello, const char *path);
+bool mcp_hello_has(const McpHello *hello, const char *capability, const char *part);
+
+/* What a server calls itself, an object, or nothing: for mcp_append_client_result() */
+JsonSlice mcp_hello_server_info(const McpHello *hello);
 
 /* --- Requests ----------------------------------------------------------------------------------------------------- */
 
-/* Requests of sessions are written by mcp_append_request(), which calls this where params->client is set: appends the
- * params of a client's request for a worker of that era, or nothing where there are none.
+/* Appends the member params of a request, and the comma in front of it; nothing where there are none. What
+ * mcp_append_request() calls, for requests of the bus and of sessions (params->client).
  *
- * MODERN worker: _meta gets the version, the capabilities (a legacy client's own from its profile), clientInfo and, of
- * a legacy client, logLevel; a legacy client's task is dropped. LEGACY worker: a modern client's
- * io.modelcontextprotocol/ protocolVersion, clientInfo, clientCapabilities and logLevel, inputResponses and
- * requestState are dropped. In any case the progress token, where there is one or the method is tools/call, is id. */
-int mcp_append_client_params(Buffer *buffer, uint64_t id, McpEra worker, const char *method, const McpParams *params);
+ * MODERN worker: _meta gets the version, the capabilities (a legacy client's from its profile), clientInfo and, of a
+ * legacy client, logLevel; a legacy client's task is dropped. LEGACY worker: a modern client's io.modelcontextprotocol/
+ * protocolVersion, clientInfo, clientCapabilities and logLevel, inputResponses and requestState are dropped. In any
+ * case the progress token, where there is one or the method is tools/call, is id. */
+int mcp_append_params(Buffer *buffer, uint64_t id, McpEra worker, const char *method, const McpParams *params);
 
 /* Whether a client's request can be forwarded to a worker of that era. 0, or the code to refuse it with, and *reason
  * (static): methods that one era has and the other hasn't, and that the broker serves itself or not at all (ping,

@@ -33,7 +33,7 @@ static int send_initialize(Worker *worker) {
                 return -EPIPE;
 
         worker->initialize_id = ++worker->last_id;
-        return worker_write(worker, mcp_append_initialize(input, worker->initialize_id));
+        return worker_write(worker, mcp_append_initialize(input, worker->initialize_id, /* profile= */ 0));
 }
 
 int handshake_start(Worker *worker) {
