@@ -7,6 +7,7 @@
 #include <systemd/sd-id128.h>
 #include <time.h>
 
+#include "wire/rpc.h"
 #include "worker/ends.h"
 #include "worker/pool.h"
 
@@ -199,8 +200,8 @@ void worker_answer(Worker *worker, JsonSlice id, JsonSlice result, JsonSlice err
         Buffer *input = side_input(worker);
 
         if (input)
-                (void)worker_write(worker, result.data ? mcp_append_result(input, id, result, traits)
-                                                       : mcp_append_error(input, id, error, traits));
+                (void)worker_write(worker, result.data ? rpc_append_result(input, (JsonPiece){ id }, (JsonPiece){ result, traits })
+                                                       : rpc_append_remote_error(input, (JsonPiece){ id }, (JsonPiece){ error, traits }, MCP_ERA_LEGACY));
 }
 
 void worker_notify(Worker *worker, const char *method, const McpParams *params) {
