@@ -71,6 +71,8 @@ static void on_answer(Worker *worker, const McpMessage *message) {
                 worker_answered_ping(worker);
         } else if (message->ours && worker->listen_id && message->number == worker->listen_id)
                 worker->listen_id = 0;
+        else if (message->ours && worker->n_told > 0)
+                worker->n_told--;
         else
                 worker->late_answers++;
 }

@@ -385,7 +385,7 @@ static void on_ready_timer(Worker *worker) {
         }
 
         if (idle && timeout > 0 && now >= usec_add(worker->last_active, timeout)) {
-                if (worker->pool->n_workers > config->pool.min) {
+                if (worker->pool->n_workers > MAX(config->pool.min, worker->pool->held ? 1u : 0u)) {
                         worker_drain(worker);
                         return;
                 }
@@ -429,6 +429,18 @@ static int on_timer(sd_event_source *source _unused_, uint64_t usec _unused_, vo
         }
 
         return 0;
+}
+
+void worker_tell(Worker *worker, const char *method, const char *params) {
+        McpParams checked = { .text = { params, strlen(params) } };
+        Buffer *input = channel_input(worker->channel);
+
+        if (!input || worker->state != WORKER_READY ||
+            worker_write(worker, mcp_append_request(input, worker->last_id + 1, worker->era, method, &checked)) < 0)
+                return;
+
+        worker->last_id++;
+        worker->n_told++;
 }
 
 void worker_check(Worker *worker) {
