@@ -7,14 +7,13 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "broker/aggregate.h"
+#include "wire/meta.h"
 
 #define PARTS_AT_ONCE 4                 /* servers that are asked, and perhaps started, at a time */
 #define PAGE_BYTES ((size_t)512 * 1024) /* a page ends behind the item that reaches so many */
 #define WAITING_MAX 64                  /* requests that wait for lists */
 #define UNAVAILABLE "org.example.McpExec/unavailable"
 #define FAILURE_SHOWN ((size_t)512)
-
-static const JsonTraits no_traits = {};
 
 /* One list of one server */
 typedef struct Part {
@@ -30,12 +29,12 @@ typedef struct Part {
 struct Gather {
         TAILQ_ENTRY(Gather) link;
         Session *session; /* NULL: nobody waits for it any more */
-        Manager *manager;
         ListKind kind;
-        bool finding_out; /* the lists are for the broker: message is tried once more */
+        McpEra era;            /* the client's */
+        char *line;            /* the request, where it is tried once more: the lists are for the broker; or NULL */
+        SessionServer *server; /* whose start is waited for; or NULL */
         bool pumping;
         size_t first; /* item of the first part: where the page before ended */
-        char *method, *params;
         JsonSlice id;
         Part *parts;
         size_t n_parts, n_asked, n_done;
@@ -91,7 +90,7 @@ static void gather_free(Gather *gather) {
         for (size_t i = 0; i < gather->n_parts; i++)
                 part_clear(&gather->parts[i]);
         free(gather->parts);
-        free(gather->params);
+        free(gather->line);
         free(gather);
 }
 
@@ -267,15 +266,20 @@ static const Failure *failed_all(const Gather *gather) {
 static void answer(Gather *gather) {
         Session *session = gather->session;
         const Failure *failure = failed_all(gather);
-        Buffer text = {};
+        JsonPiece id = { gather->id, NULL };
+        Buffer text = {}, *output;
 
         if (failure)
-                session_reply_failure(session, gather->id, failure);
+                session_reply_failure(session, id, failure);
         else if (append_page(&text, gather) < 0)
                 session_close(session, "out of memory");
-        else
-                session_reply_result(session, gather->id, (JsonSlice){ buffer_data(&text), buffer_size(&text) },
-                                     &no_traits);
+        else if ((output = session_output(session, /* notification= */ false)))
+                /* Items of servers of both eras stand in it: it is as if it came from one of the other. */
+                session_sent(session,
+                             mcp_append_client_result(output, id, list_method(gather->kind),
+                                                      (JsonPiece){ { buffer_data(&text), buffer_size(&text) }, NULL },
+                                                      gather->era == MCP_ERA_LEGACY ? MCP_ERA_MODERN : MCP_ERA_LEGACY,
+                                                      gather->era, (JsonPiece)JSON_LITERAL(MCP_BROKER_INFO)));
         buffer_done(&text);
 }
 
@@ -283,14 +287,17 @@ static void gather_done(Gather *gather) {
         Session *session = gather->session;
 
         if (session) {
+                Manager *manager = session->manager;
+
                 TAILQ_REMOVE(&session->aggregate->gathers, gather, link);
-                if (gather->finding_out) {
+                if (gather->line) {
                         session->aggregate->found_out = true;
-                        session_repeat(session, gather->id, gather->method, gather->params);
+                        session_take(session, gather->line, strlen(gather->line));
                         session->aggregate->found_out = false;
                 } else
                         answer(gather);
                 session_update(session);
+                sessions_pump(manager);
         }
 
         gather_free(gather);
@@ -371,81 +378,100 @@ static unsigned count_waiting(const Session *session) {
         return n;
 }
 
-static Gather *gather_new(Session *session, const McpMessage *message, const char *method, size_t n_parts_max) {
-        size_t size = strlen(method) + 1;
-        Gather *gather = malloc(sizeof(Gather) + size + message->id.size);
+/* The request as a line of its own. -ENOMEM */
+static int append_request(Buffer *line, JsonSlice id, const RpcInput *input, const char *method) {
+        const JsonTraits *traits = &input->message.traits;
+        int r;
 
+        r = buffer_append_string(line, "{\"jsonrpc\":\"2.0\",\"id\":");
+        if (r >= 0)
+                r = buffer_append(line, id.data, id.size);
+        if (r >= 0)
+                r = buffer_append_string(line, ",\"method\":");
+        if (r >= 0)
+                r = json_append_quoted(line, method, strlen(method));
+        if (r >= 0 && input->message.params.data)
+                r = buffer_append_string(line, ",\"params\":");
+        if (r >= 0 && input->message.params.data)
+                r = json_append(line, input->message.params, traits);
+        return r < 0 ? r : buffer_append(line, "}", 2);
+}
+
+/* method: the request is kept, to be tried again; or NULL. 0; 1: too many wait; or -EREMOTEIO with *failure. */
+static int gather_new(Session *session, const RpcInput *input, const char *method, size_t n_parts_max, Gather **ret,
+                      Failure *failure) {
+        Buffer id = {}, line = {};
+        Gather *gather = NULL;
+        int r;
+
+        if (count_waiting(session) >= WAITING_MAX)
+                return 1;
+
+        r = json_append(&id, input->message.id, &input->message.traits);
+        if (r >= 0 && method)
+                r = append_request(&line, (JsonSlice){ buffer_data(&id), buffer_size(&id) }, input, method);
+        if (r >= 0)
+                gather = malloc(sizeof(Gather) + buffer_size(&id));
+        if (gather) {
+                *gather = (Gather){
+                        .session = session,
+                        .line = line.data,
+                        .id = { memcpy(gather->data, buffer_data(&id), buffer_size(&id)), buffer_size(&id) },
+                        .parts = new0(Part, n_parts_max + 1),
+                };
+                if (!gather->parts) {
+                        gather_free(gather);
+                        gather = NULL;
+                }
+        } else
+                buffer_done(&line);
+        buffer_done(&id);
         if (!gather)
-                return NULL;
+                return failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
 
-        *gather = (Gather){
-                .session = session,
-                .manager = session->manager,
-                .method = memcpy(gather->data, method, size),
-                .id = { memcpy(gather->data + size, message->id.data, message->id.size), message->id.size },
-                .parts = new0(Part, n_parts_max + 1),
-        };
-        if (!gather->parts) {
-                free(gather);
-                return NULL;
-        }
-
-        return gather;
+        TAILQ_INSERT_TAIL(&session->aggregate->gathers, gather, link);
+        *ret = gather;
+        return 0;
 }
 
 static void add_part(Gather *gather, SessionServer *server, ListKind kind) {
         gather->parts[gather->n_parts++] = (Part){ .gather = gather, .server = server, .kind = kind };
 }
 
-static int start(Gather *gather) {
-        TAILQ_INSERT_TAIL(&gather->session->aggregate->gathers, gather, link);
-        gather_pump(gather);
-        return 2;
-}
-
-int aggregate_list(Session *session, const McpMessage *message, ListKind kind, const McpParams *params,
-                   Failure *failure) {
+int aggregate_list(Session *session, const RpcInput *input, const McpClient *client, ListKind kind, Failure *failure) {
         static const char *const capabilities[] = { "tools", "prompts", "resources", "resources" };
-        _cleanup_(freep) char *cursor = json_decode(json_get(params->text, "cursor"));
+        JsonSlice said = json_get(input->params.text, "cursor");
+        _cleanup_(freep) char *cursor = json_decode(said);
         SessionServer *first = session->servers;
         Gather *gather;
         size_t item = 0;
+        int r;
 
-        if (json_get(params->text, "cursor").data && (!cursor || read_cursor(session, cursor, &first, &item) < 0))
+        if (said.data && (!cursor || read_cursor(session, cursor, &first, &item) < 0))
                 return failure_set(failure, FAILURE_INVALID_ARGUMENTS, "The cursor is none of this session");
-        if (count_waiting(session) >= WAITING_MAX)
-                return 1;
 
-        gather = gather_new(session, message, list_method(kind), session->n_servers);
-        if (!gather)
-                return failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
+        r = gather_new(session, input, NULL, session->n_servers, &gather, failure);
+        if (r != 0)
+                return r;
 
         gather->kind = kind;
+        gather->era = client->era;
         gather->first = item;
         for (SessionServer *server = first; server < session->servers + session->n_servers; server++)
                 if (!server->gone && (aggregate_offers(server, capabilities[kind]) || (cursor && server == first)))
                         add_part(gather, server, kind);
-        return start(gather);
+        gather_pump(gather);
+        return AGGREGATE_DONE;
 }
 
-int aggregate_find_out(Session *session, const McpMessage *message, const char *method, const McpParams *params,
-                       Failure *failure) {
+int aggregate_find_out(Session *session, const RpcInput *input, const char *method, Failure *failure) {
         Gather *gather;
-        Buffer text = {};
+        int r;
 
-        if (count_waiting(session) >= WAITING_MAX)
-                return 1;
+        r = gather_new(session, input, method, 2 * session->n_servers, &gather, failure);
+        if (r != 0)
+                return r;
 
-        gather = gather_new(session, message, method, 2 * session->n_servers);
-        if (!gather || json_append(&text, params->text, &params->traits) < 0 || buffer_append(&text, "", 1) < 0) {
-                if (gather)
-                        gather_free(gather);
-                buffer_done(&text);
-                return failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
-        }
-
-        gather->finding_out = true;
-        gather->params = text.data;
         for (SessionServer *server = session->servers; server < session->servers + session->n_servers; server++) {
                 if (server->gone || !aggregate_offers(server, "resources"))
                         continue;
@@ -454,7 +480,39 @@ int aggregate_find_out(Session *session, const McpMessage *message, const char *
                 if (!names_of(server, LIST_TEMPLATES)->known)
                         add_part(gather, server, LIST_TEMPLATES);
         }
-        return start(gather);
+        gather_pump(gather);
+        return AGGREGATE_DONE;
+}
+
+int aggregate_wait(Session *session, const RpcInput *input, const char *method, SessionServer *server,
+                   Failure *failure) {
+        Gather *gather;
+        int r;
+
+        r = gather_new(session, input, method, 0, &gather, failure);
+        if (r != 0)
+                return r;
+
+        gather->server = server;
+        return AGGREGATE_DONE;
+}
+
+void aggregate_warmed(SessionServer *server) {
+        Session *session = server->session;
+        struct GatherList ready = TAILQ_HEAD_INITIALIZER(ready);
+        Gather *gather, *next;
+
+        TAILQ_FOREACH_SAFE(gather, &session->aggregate->gathers, link, next)
+                if (gather->server == server) {
+                        TAILQ_REMOVE(&session->aggregate->gathers, gather, link);
+                        TAILQ_INSERT_TAIL(&ready, gather, link);
+                }
+
+        while ((gather = TAILQ_FIRST(&ready))) {
+                TAILQ_REMOVE(&ready, gather, link);
+                session_take(session, gather->line, strlen(gather->line));
+                gather_free(gather);
+        }
 }
 
 bool aggregate_waits(const Session *session) {
@@ -480,6 +538,8 @@ bool aggregate_has_request(const Session *session, JsonSlice id) {
 static void abandon(Gather *gather) {
         TAILQ_REMOVE(&gather->session->aggregate->gathers, gather, link);
         gather->session = NULL;
+        if (gather->server)
+                gather_free(gather);
 }
 
 void aggregate_cancel(Session *session, JsonSlice id) {

@@ -7,25 +7,10 @@
 #include "base/log.h"
 #include "base/text.h"
 
-#define INSTRUCTIONS_MAX ((size_t)4096) /* bytes of one server's */
-#define INSTRUCTIONS_ALL_MAX ((size_t)32 * 1024)
 #define ROOM 64 /* for servers that come later */
 
-static const JsonTraits no_traits = {};
-
-static JsonSlice greeting_of(const SessionServer *member) {
-        const Buffer *greeting = member->pool ? &member->pool->pool->greeting : NULL;
-
-        return greeting && buffer_size(greeting) > 0 ? (JsonSlice){ buffer_data(greeting), buffer_size(greeting) }
-                                                     : (JsonSlice){};
-}
-
-bool aggregate_knows(const SessionServer *member) {
-        return greeting_of(member).data;
-}
-
-bool aggregate_offers(const SessionServer *member, const char *capability) {
-        JsonSlice greeting = greeting_of(member);
+bool aggregate_offers(const SessionServer *server, const char *capability) {
+        JsonSlice greeting = aggregate_greeting(server);
 
         return !greeting.data || json_get(json_get(greeting, "capabilities"), capability).data;
 }
@@ -60,6 +45,7 @@ static SessionServer *split_name(Session *session, const char *name, const char 
 static int rewrite(McpParams *params, JsonSlice old, const char *string, Buffer *rewritten) {
         JsonSlice before = { params->text.data, old.data - params->text.data },
                   behind = { old.data + old.size, params->text.data + params->text.size - (old.data + old.size) };
+        const JsonTraits traits = params->traits;
         const char *reason;
         int r;
 
@@ -69,8 +55,9 @@ static int rewrite(McpParams *params, JsonSlice old, const char *string, Buffer 
         if (r >= 0)
                 r = json_append(rewritten, behind, &params->traits);
         if (r >= 0)
-                r = mcp_params_locate((JsonSlice){ buffer_data(rewritten), buffer_size(rewritten) }, &no_traits, params,
-                                      &reason);
+                /* The id, which stands in the line, has the traits still. */
+                r = mcp_params_of((JsonSlice){ buffer_data(rewritten), buffer_size(rewritten) }, &traits, params,
+                                  &reason);
         return r;
 }
 
@@ -182,212 +169,173 @@ static bool resources_known(Session *session) {
         return true;
 }
 
-static int route_by_uri(Session *session, const McpMessage *message, const char *method, JsonSlice value,
-                        McpParams *params, SessionServer **ret, Failure *failure) {
+static SessionServer *find_listed(Session *session, const char *uri) {
+        return first_with(session, is_listed, uri) ?: first_with(session, is_template, uri);
+}
+
+SessionServer *aggregate_find_resource(Session *session, const char *uri) {
+        return find_listed(session, uri) ?: first_with(session, is_of_scheme, uri) ?: only_with_resources(session);
+}
+
+static int route_by_uri(Session *session, const RpcInput *input, const McpClient *client, const char *method,
+                        JsonSlice value, SessionServer **ret, Failure *failure) {
         _cleanup_(freep) char *uri = json_decode(value);
 
         if (!uri)
                 return failure_set(failure, FAILURE_INVALID_ARGUMENTS, "uri has to be a string");
 
-        *ret = first_with(session, is_listed, uri);
-        if (!*ret)
-                *ret = first_with(session, is_template, uri);
+        *ret = find_listed(session, uri);
         if (*ret)
                 return 0;
 
         /* Whoever listed them knows better; but the client can have it from elsewhere. */
-        if (!resources_known(session) && message->id.data && !session->aggregate->found_out)
-                return aggregate_find_out(session, message, method, params, failure);
+        if (!resources_known(session) && !session->aggregate->found_out)
+                return aggregate_find_out(session, input, method, failure);
 
-        *ret = first_with(session, is_of_scheme, uri) ?: only_with_resources(session);
+        *ret = aggregate_find_resource(session, uri);
         if (*ret)
                 return 0;
 
-        session_reply_error(session, message->id, MCP_RESOURCE_NOT_FOUND, "No server has the resource %s", uri);
-        return 2;
+        session_reply_error(session, (JsonPiece){ input->message.id, &input->message.traits },
+                            client->era == MCP_ERA_MODERN ? RPC_INVALID_PARAMS : RPC_RESOURCE_NOT_FOUND,
+                            "No server has the resource %s", uri);
+        return AGGREGATE_DONE;
 }
 
-static int route_completion(Session *session, const McpMessage *message, const char *method, McpParams *params,
-                            SessionServer **ret, Buffer *rewritten, Failure *failure) {
-        JsonSlice ref = json_get(params->text, "ref"), type = json_get(ref, "type");
+static int route_completion(Session *session, RpcInput *input, const McpClient *client, const char *method,
+                            SessionServer **ret, Buffer *text, Failure *failure) {
+        JsonSlice ref = json_get(input->params.text, "ref"), type = json_get(ref, "type");
 
         if (json_equal(type, "ref/prompt"))
-                return route_by_name(session, json_get(ref, "name"), "prompt", params, ret, rewritten, failure);
+                return route_by_name(session, json_get(ref, "name"), "prompt", &input->params, ret, text, failure);
         if (json_equal(type, "ref/resource"))
-                return route_by_uri(session, message, method, json_get(ref, "uri"), params, ret, failure);
+                return route_by_uri(session, input, client, method, json_get(ref, "uri"), ret, failure);
 
         return failure_set(failure, FAILURE_INVALID_ARGUMENTS, "ref has to be a ref/prompt or a ref/resource");
 }
 
-typedef struct Joined {
-        bool all_known, subscribe, completions, logging;
-} Joined;
+static int route_task(Session *session, const RpcInput *input, SessionServer **ret, Failure *failure) {
+        const SessionTask *task = session_find_task(session, mcp_task_of_params(input->params.text), NULL);
 
-static Joined join_capabilities(const Session *session) {
-        Joined joined = { .all_known = !session->aggregate->all };
+        for (size_t i = 0; task && i < session->n_servers; i++) {
+                SessionServer *server = &session->servers[i];
 
-        for (size_t i = 0; i < session->n_servers; i++) {
-                const SessionServer *member = &session->servers[i];
-                JsonSlice greeting = greeting_of(member), capabilities = json_get(greeting, "capabilities");
-
-                if (member->gone)
-                        continue;
-                if (!greeting.data)
-                        joined.all_known = false;
-                joined.subscribe =
-                        joined.subscribe || json_is(json_get(json_get(capabilities, "resources"), "subscribe"), 't');
-                joined.completions = joined.completions || json_get(capabilities, "completions").data;
-                joined.logging = joined.logging || json_get(capabilities, "logging").data;
+                if (server->pool && server->pool->pool == task->worker->pool) {
+                        *ret = server;
+                        return 0;
+                }
         }
 
-        return joined;
+        return failure_set(failure, FAILURE_INVALID_ARGUMENTS, "This session has no such task");
 }
 
-/* Each server's own, as far as they are known without a start, and what the configuration says of it */
-static int append_instructions(Buffer *text, const Session *session) {
-        int r = buffer_append_string(text,
-                                     "Several MCP servers behind one connection. The name of each tool and prompt "
-                                     "begins with its server's name and two underscores.\n");
-
-        for (size_t i = 0; i < session->n_servers && r >= 0; i++) {
-                const SessionServer *member = &session->servers[i];
-                _cleanup_(freep) char *own = json_decode(json_get(greeting_of(member), "instructions"));
-                const char *description = member->gone ? NULL : member->server->config->description;
-
-                if (member->gone || (!own && !description) || buffer_size(text) > INSTRUCTIONS_ALL_MAX)
-                        continue;
-                r = buffer_append_string(text, "\n# ");
-                if (r >= 0)
-                        r = buffer_append_string(text, member->name);
-                if (r >= 0)
-                        r = buffer_append_string(text, "\n");
-                if (r >= 0 && description)
-                        r = buffer_append(text, description, MIN(strlen(description), INSTRUCTIONS_MAX));
-                if (r >= 0 && description)
-                        r = buffer_append_string(text, "\n");
-                if (r >= 0 && own)
-                        r = buffer_append(text, own, MIN(strlen(own), INSTRUCTIONS_MAX));
-                if (r >= 0 && own)
-                        r = buffer_append_string(text, "\n");
-        }
-
-        return r;
+static void ignore(void *userdata _unused_, const Outcome *outcome _unused_) {
 }
 
-int aggregate_append_capabilities(Buffer *buffer, const Session *session) {
-        Joined joined = join_capabilities(session);
-        int r;
+/* Each server gets the level as soon as it is used. */
+void aggregate_joined(SessionServer *server) {
+        const McpClient *client = &server->session->mcp;
+        Failure failure = {};
 
-        r = buffer_append_string(buffer, "{\"tools\":{\"listChanged\":true},\"prompts\":{\"listChanged\":true},"
-                                         "\"resources\":{\"listChanged\":true");
-        if (r >= 0 && (joined.subscribe || !joined.all_known))
-                r = buffer_append_string(buffer, ",\"subscribe\":true");
-        if (r >= 0)
-                r = buffer_append_string(buffer, "}");
-        if (r >= 0 && (joined.completions || !joined.all_known))
-                r = buffer_append_string(buffer, ",\"completions\":{}");
-        if (r >= 0 && (joined.logging || !joined.all_known))
-                r = buffer_append_string(buffer, ",\"logging\":{}");
-        if (r >= 0)
-                r = buffer_append_string(buffer, "}");
-        return r;
+        if (client->era == MCP_ERA_LEGACY && client->level != _MCP_LEVEL_NONE)
+                (void)interests_set_level(server->pool, server, client->level, (InterestReply){ ignore, NULL },
+                                          &failure);
+        failure_done(&failure);
 }
 
-int aggregate_append_instructions(Buffer *buffer, const Session *session) {
-        Buffer text = {};
-        int r;
+static int on_set_level(Session *session, const RpcInput *input, Failure *failure) {
+        McpLevel level = mcp_level_read(json_get(input->params.text, "level"));
 
-        r = append_instructions(&text, session);
-        if (r >= 0)
-                r = json_append_quoted(buffer, buffer_data(&text), buffer_size(&text));
-        buffer_done(&text);
-        return r;
+        if (level < 0)
+                return failure_set(failure, FAILURE_INVALID_ARGUMENTS, "level is none of the levels");
+
+        session->mcp.level = level;
+        for (size_t i = 0; i < session->n_servers; i++)
+                if (session->servers[i].pool)
+                        aggregate_joined(&session->servers[i]);
+        session_reply_text(session, (JsonPiece){ input->message.id, &input->message.traits }, "{}");
+        return AGGREGATE_DONE;
 }
 
-static int on_initialize(Session *session, const McpMessage *message, const McpParams *params, Failure *failure) {
-        _cleanup_(freep) char *asked = json_decode(json_get(params->text, "protocolVersion"));
-        const char *version = asked && mcp_legacy_version_supported(asked) ? asked : MCP_VERSION_LEGACY;
-        Buffer text = {};
-        int r;
+/* So that their greetings that were kept are known, and what they say unasked is heard */
+static void join_pools(Session *session) {
+        ServerPool *server_pool;
 
-        if (session->era != MCP_ERA_AUTO) {
-                session_reply_error(session, message->id, RPC_INVALID_REQUEST, "The session is initialized already");
-                return 2;
-        }
-        if (!asked)
-                return failure_set(failure, FAILURE_INVALID_ARGUMENTS, "protocolVersion has to be a string");
-
-        session->client->profile = mcp_profile_read(json_get(params->text, "capabilities"));
-        session->era = MCP_ERA_LEGACY;
-
-        r = buffer_append_string(&text, "{\"protocolVersion\":\"");
-        if (r >= 0)
-                r = buffer_append_string(&text, version);
-        if (r >= 0)
-                r = buffer_append_string(&text, "\",\"capabilities\":");
-        if (r >= 0)
-                r = aggregate_append_capabilities(&text, session);
-        if (r >= 0)
-                r = buffer_append_string(&text, ",\"serverInfo\":{\"name\":\"mcp-exec\",\"version\":\"" PROJECT_VERSION
-                                                "\"},\"instructions\":");
-        if (r >= 0)
-                r = aggregate_append_instructions(&text, session);
-        if (r >= 0)
-                r = buffer_append_string(&text, "}");
-        if (r < 0)
-                session_close(session, "out of memory");
-        else
-                session_reply_result(session, message->id, (JsonSlice){ buffer_data(&text), buffer_size(&text) },
-                                     &no_traits);
-        buffer_done(&text);
-        return 2;
+        for (size_t i = 0; i < session->n_servers; i++)
+                if (!session->servers[i].gone)
+                        (void)session_get_pool(&session->servers[i], &server_pool);
 }
 
-int aggregate_route(Session *session, const McpMessage *message, const char *method, McpParams *params,
-                    SessionServer **ret, Buffer *rewritten, Failure *failure) {
+int aggregate_route(Session *session, RpcInput *input, const McpClient *client, const char *method, SessionServer **ret,
+                    McpHello *ret_hello, Buffer *text, Failure *failure) {
         static const char *const by_uri[] = { "resources/read", "resources/subscribe", "resources/unsubscribe" };
-        static const char *const by_none[] = { "ping", "logging/setLevel" };
+        static const char *const joined[] = { "initialize", "server/discover", "subscriptions/listen", "ping" };
+        McpParams *params = &input->params;
 
-        if (streq(method, "initialize"))
-                return on_initialize(session, message, params, failure);
+        *ret = NULL;
+        for (size_t i = 0; i < ELEMENTSOF(joined); i++)
+                if (streq(method, joined[i])) {
+                        if (!streq(method, "ping"))
+                                join_pools(session);
+                        return aggregate_hello(session, text, ret_hello) < 0
+                                       ? failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory")
+                                       : 0;
+                }
         for (ListKind kind = 0; kind < _LIST_KIND_MAX; kind++)
                 if (streq(method, list_method(kind)))
-                        return aggregate_list(session, message, kind, params, failure);
+                        return aggregate_list(session, input, client, kind, failure);
         for (size_t i = 0; i < ELEMENTSOF(by_uri); i++)
                 if (streq(method, by_uri[i]))
-                        return route_by_uri(session, message, method, json_get(params->text, "uri"), params, ret,
+                        return route_by_uri(session, input, client, method, json_get(params->text, "uri"), ret,
                                             failure);
-        for (size_t i = 0; i < ELEMENTSOF(by_none); i++)
-                if (streq(method, by_none[i]))
-                        return 0;
         if (streq(method, "tools/call") || streq(method, "prompts/get"))
-                return route_by_name(session, params->name, *method == 't' ? "tool" : "prompt", params, ret, rewritten,
+                return route_by_name(session, params->name, *method == 't' ? "tool" : "prompt", params, ret, text,
                                      failure);
         if (streq(method, "completion/complete"))
-                return route_completion(session, message, method, params, ret, rewritten, failure);
+                return route_completion(session, input, client, method, ret, text, failure);
+        if (streq(method, "logging/setLevel") && client->era == MCP_ERA_LEGACY)
+                return on_set_level(session, input, failure);
+        if (mcp_method_of_tasks(method) && !streq(method, "tasks/list"))
+                return route_task(session, input, ret, failure);
 
-        session_reply_error(session, message->id, RPC_METHOD_NOT_FOUND, "Method not found");
-        return 2;
+        session_reply_error(session, (JsonPiece){ input->message.id, &input->message.traits }, RPC_METHOD_NOT_FOUND,
+                            "Method not found");
+        return AGGREGATE_DONE;
 }
 
-static void notify(Session *session, const char *method) {
-        static const McpParams no_params = {};
-        Buffer *output = session->era == MCP_ERA_LEGACY ? session_output(session, /* notification= */ true) : NULL;
-
-        if (output)
-                session_sent(session, mcp_append_notification(output, method, &no_params));
-}
+static const struct {
+        unsigned list;
+        JsonPiece method;
+} changes[] = {
+        { MCP_LISTEN_TOOLS, JSON_LITERAL("\"notifications/tools/list_changed\"") },
+        { MCP_LISTEN_PROMPTS, JSON_LITERAL("\"notifications/prompts/list_changed\"") },
+        { MCP_LISTEN_RESOURCES, JSON_LITERAL("\"notifications/resources/list_changed\"") },
+};
 
 static void notify_all(Session *session) {
-        notify(session, "notifications/tools/list_changed");
-        notify(session, "notifications/prompts/list_changed");
-        notify(session, "notifications/resources/list_changed");
+        static const JsonPiece nothing = {};
+        static const JsonPiece empty = JSON_LITERAL("{}");
+
+        for (size_t i = 0; i < ELEMENTSOF(changes); i++) {
+                Buffer *output =
+                        session->mcp.era == MCP_ERA_LEGACY ? session_output(session, /* notification= */ true) : NULL;
+                SessionListen *listen;
+
+                if (output)
+                        session_sent(session, rpc_append_notification(output, changes[i].method, nothing, NULL, 0));
+                TAILQ_FOREACH(listen, &session->listens, link)
+                        if (listen->announced && (listen->filter.lists & changes[i].list) &&
+                            (output = session_output(session, /* notification= */ true)))
+                                session_sent(session,
+                                             mcp_append_subscribed(output, changes[i].method, empty,
+                                                                   (JsonPiece){ listen->id, &listen->traits }));
+        }
 }
 
-void aggregate_list_changed(SessionServer *server, const char *method) {
+void aggregate_list_changed(SessionServer *server, unsigned lists) {
         Member *member = member_of(server);
 
-        if (streq(method, "notifications/resources/list_changed"))
+        if (lists & MCP_LISTEN_RESOURCES)
                 member->uris.known = member->templates.known = false;
 }
 
@@ -397,6 +345,7 @@ void aggregate_server_gone(Session *session, SessionServer *server) {
         names_clear(&member->uris);
         names_clear(&member->templates);
         server->gone = true;
+        aggregate_warmed(server);
         notify_all(session);
 }
 

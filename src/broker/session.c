@@ -1,7 +1,6 @@
 /* A session's life: how it is opened, what it may take, how it ends. */
 
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <systemd/sd-id128.h>
 
@@ -11,27 +10,30 @@
 #define JOINED_LINE_MAX ((size_t)16 << 20) /* what a server's limits are where its file says nothing */
 #define JOINED_DEPTH 64
 
-static uint64_t now_monotonic(const Manager *manager) {
-        uint64_t usec = 0;
-
-        (void)sd_event_now(manager->event, CLOCK_MONOTONIC, &usec);
-        return usec;
-}
-
 static void schedule(Manager *manager) {
         (void)sd_event_source_set_enabled(manager->sessions_source, SD_EVENT_ONESHOT);
 }
 
-/* What a pool does for it ends here, and is told to the servers. */
-static void leave_server(SessionServer *server) {
+static void leave_server(SessionServer *server, const char *why) {
+        SessionListen *listen;
+
         if (!server->pool)
                 return;
 
+        if (server->warming)
+                pool_cancel(&server->warm_up, why);
+        server->warming = false;
+        interests_leave(server->pool, server);
+        TAILQ_FOREACH(listen, &server->session->listens, link)
+                interests_leave(server->pool, listen);
         TAILQ_REMOVE(&server->pool->sessions, server, link);
+        if (server->pool->starter == server)
+                server->pool->starter = NULL;
         pool_schedule(server->pool->pool);
         server->pool = NULL;
 }
 
+/* What a pool does for it ends here, and is told to the servers. */
 static void leave_servers(Session *session) {
         SessionCall *call;
 
@@ -40,23 +42,51 @@ static void leave_servers(Session *session) {
         while ((call = TAILQ_FIRST(&session->calls)))
                 session_call_cancel(call, "the session has ended");
         session_refuse_questions(session, "the session has ended");
+        session_leave_tasks(session);
+        while (!TAILQ_EMPTY(&session->listens))
+                session_listen_free(TAILQ_FIRST(&session->listens));
 
         for (size_t i = 0; i < session->n_servers; i++)
-                leave_server(&session->servers[i]);
+                leave_server(&session->servers[i], "the session has ended");
+}
+
+/* One of several is taken away: nothing of it is left in the session. */
+static void lose_server(SessionServer *server, const char *reason) {
+        Session *session = server->session;
+        SessionCall *call, *next;
+
+        TAILQ_FOREACH_SAFE(call, &session->calls, link, next)
+                if (call->server == server)
+                        session_call_fail(call, RPC_BROKER, reason);
+        if (server->pool)
+                session_forget_pool(session, server->pool, reason);
+        leave_server(server, reason);
+        failure_done(&server->cold);
+        aggregate_server_gone(session, server);
 }
 
 static Session *session_free(Session *session) {
         Manager *manager = session->manager;
+        SessionReply *reply;
         HeldLine *held;
 
+        while ((reply = TAILQ_FIRST(&session->replies))) {
+                TAILQ_REMOVE(&session->replies, reply, link);
+                free(reply);
+        }
         while ((held = TAILQ_FIRST(&session->held))) {
                 TAILQ_REMOVE(&session->held, held, link);
                 free(held);
         }
         stream_free(session->stream);
         aggregate_free(session);
-        for (size_t i = 0; i < session->n_servers; i++)
+        for (size_t i = 0; i < session->n_servers; i++) {
+                failure_done(&session->servers[i].cold);
                 free(session->servers[i].name);
+        }
+        for (size_t i = 0; i < SESSION_ELICITATIONS_MAX; i++)
+                free(session->elicitations[i]);
+        free(session->info);
         free(session->servers);
         free(session->reason);
         TAILQ_REMOVE(&manager->sessions, session, link);
@@ -93,7 +123,7 @@ static void end(Session *session) {
 
 void session_update(Session *session) {
         if (session->state == SESSION_ENDED && TAILQ_EMPTY(&session->calls) && TAILQ_EMPTY(&session->held) &&
-            !aggregate_waits(session) && stream_unsent(session->stream) == 0)
+            TAILQ_EMPTY(&session->replies) && !aggregate_waits(session) && stream_unsent(session->stream) == 0)
                 session_close(session, "its client has ended it");
 
         stream_set_reading(session->stream, session->state == SESSION_OPEN && session->held_bytes <= SESSION_HELD_MAX &&
@@ -176,6 +206,7 @@ static void on_ended(void *userdata) {
 
         session->state = SESSION_ENDED;
         session_refuse_questions(session, "the client has ended its session");
+        session_end_listens(session);
         session_update(session);
 }
 
@@ -204,10 +235,24 @@ int session_get_pool(SessionServer *server, ServerPool **ret) {
                         return r;
                 server->pool = *ret;
                 TAILQ_INSERT_TAIL(&server->pool->sessions, server, link);
+                if (server->session->aggregate)
+                        aggregate_joined(server);
         }
 
         *ret = server->pool;
         return 0;
+}
+
+bool session_hello(const SessionServer *server, McpHello *ret) {
+        const Pool *pool = server->pool ? server->pool->pool : NULL;
+
+        *ret = (McpHello){ .name = server->name };
+        if (!pool)
+                return false;
+
+        ret->era = pool->era;
+        ret->result.text = (JsonSlice){ buffer_data(&pool->greeting), buffer_size(&pool->greeting) };
+        return ret->result.text.size > 0;
 }
 
 static int make_client(Session *session, const Client *opener) {
@@ -260,7 +305,7 @@ static int fill(Session *session, const SessionSpec *spec, int input, int output
         int r;
 
         session->n_servers = spec->n_servers;
-        r = spec->joined || spec->all ? aggregate_new(session, spec->all) : 0;
+        r = spec->joined ? aggregate_new(session, spec->all) : 0;
         session->servers = new0(SessionServer, (session->aggregate ? session->aggregate->room : spec->n_servers) + 1);
         if (!session->servers) {
                 session->n_servers = 0;
@@ -308,11 +353,13 @@ int session_open(Manager *manager, const SessionSpec *spec, const char **ret_id,
         *session = (Session){
                 .manager = manager,
                 .opener = spec->attached ? spec->opener : NULL,
-                .opened = now_monotonic(manager),
         };
         TAILQ_INIT(&session->calls);
         TAILQ_INIT(&session->held);
         TAILQ_INIT(&session->questions);
+        TAILQ_INIT(&session->tasks);
+        TAILQ_INIT(&session->replies);
+        TAILQ_INIT(&session->listens);
         TAILQ_INSERT_TAIL(&manager->sessions, session, link);
 
         r = fill(session, spec, spec->input, spec->output, failure);
@@ -374,10 +421,9 @@ void sessions_server_gone(Server *server, const char *reason) {
                 for (size_t i = 0; i < session->n_servers; i++)
                         if (session->servers[i].gone || session->servers[i].server != server)
                                 continue;
-                        else if (session->aggregate) {
-                                leave_server(&session->servers[i]);
-                                aggregate_server_gone(session, &session->servers[i]);
-                        } else
+                        else if (session->aggregate && session->state != SESSION_CLOSED)
+                                lose_server(&session->servers[i], reason);
+                        else
                                 session_close(session, reason);
 }
 

@@ -26,6 +26,24 @@ class Closed(Exception):
     """The other side wrote no more."""
 
 
+class refused:
+    """The block ends in this JSON-RPC error, whose text has each of the patterns."""
+
+    def __init__(self, code, *patterns):
+        self.code, self.patterns = code, patterns
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        assert kind is Refused, f"no error, {self.code} was expected" if kind is None else error
+        assert error.code == self.code, error
+        for pattern in self.patterns:
+            assert pattern in error.message, error
+        self.error = error
+        return True
+
+
 class Session:
     """answer: called with each request of the server, returns its result; None: leaves it unanswered."""
 
