@@ -57,8 +57,8 @@ static void initialize_done(SessionCall *call, const Outcome *outcome) {
                       json_get(call->request.params.text, "protocolVersion"));
 }
 
-static int on_initialize(Session *session, const McpMessage *message, const McpParams *params, Failure *failure) {
-        SessionServer *server = &session->servers[0];
+static int on_initialize(Session *session, SessionServer *server, const McpMessage *message, const McpParams *params,
+                         Failure *failure) {
         ServerPool *server_pool;
 
         if (session->era != MCP_ERA_AUTO || session->initializing) {
@@ -88,19 +88,17 @@ static int on_initialize(Session *session, const McpMessage *message, const McpP
                                   failure);
 }
 
-static int on_ping(Session *session, const McpMessage *message, const McpParams *params _unused_,
-                   Failure *failure _unused_) {
+static int on_ping(Session *session, SessionServer *server _unused_, const McpMessage *message,
+                   const McpParams *params _unused_, Failure *failure _unused_) {
         session_reply_text(session, message->id, "{}");
         return 0;
 }
 
 /* What has no part of the broker in it */
-static int forward(Session *session, const McpMessage *message, const McpParams *params, const char *method,
-                   Failure *failure) {
+static int forward(Session *session, SessionServer *server, const McpMessage *message, const McpParams *params,
+                   const char *method, Failure *failure) {
         return session_call_start(
-                session,
-                &(SessionCallSpec){
-                        .server = &session->servers[0], .id = message->id, .method = method, .params = *params },
+                session, &(SessionCallSpec){ .server = server, .id = message->id, .method = method, .params = *params },
                 failure);
 }
 
@@ -128,6 +126,7 @@ static bool is_id(JsonSlice id) {
 /* Whether the request is dealt with. False: it has to wait for others. */
 static bool on_request(Session *session, const McpMessage *message, bool held) {
         _cleanup_(freep) char *method = json_decode(message->method);
+        SessionServer *server = &session->servers[0];
         Failure failure = {};
         const char *reason;
         McpParams params;
@@ -164,11 +163,11 @@ static bool on_request(Session *session, const McpMessage *message, bool held) {
         }
 
         if (i < ELEMENTSOF(methods))
-                r = methods[i].handler(session, message, &params, &failure);
+                r = methods[i].handler(session, server, message, &params, &failure);
         else if (!held && !TAILQ_EMPTY(&session->held))
                 r = 1;
         else
-                r = forward(session, message, &params, method, &failure);
+                r = forward(session, server, message, &params, method, &failure);
 
         if (r < 0)
                 session_reply_failure(session, message->id, &failure);

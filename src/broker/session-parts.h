@@ -51,7 +51,7 @@ struct SessionCall {
         char *kept; /* the params, where they may be needed again */
         char *tool; /* of a tools/call */
         char *method;
-        JsonSlice id, token; /* the client's, with the traits of request.params */
+        JsonSlice id, token;        /* the client's, with the traits of request.params */
         struct SessionInput *input; /* what a server wants of the client in the midst of it; or NULL */
         char data[];
 };
@@ -65,10 +65,10 @@ struct SessionQuestion {
         JsonTraits traits;
 
         ServerPool *pool;
-        Worker *worker;         /* a legacy one, which waits for the answer; or NULL */
-        JsonSlice worker_id;    /* its own id for it */
-        JsonSlice token;        /* of progress, as the worker wrote it */
-        SessionCall *call;      /* of a modern worker, or of a modern client: which it is about; or NULL */
+        Worker *worker;      /* a legacy one, which waits for the answer; or NULL */
+        JsonSlice worker_id; /* its own id for it */
+        JsonSlice token;     /* of progress, as the worker wrote it */
+        SessionCall *call;   /* of a modern worker, or of a modern client: which it is about; or NULL */
         McpAsk ask;
 };
 
@@ -76,8 +76,8 @@ struct SessionQuestion {
 struct SessionTask {
         TAILQ_ENTRY(SessionTask) link;
         Worker *worker;
-        bool clients; /* it runs at the client */
-        bool ended;   /* its worker isn't held for it */
+        bool clients;      /* it runs at the client */
+        bool ended;        /* its worker isn't held for it */
         uint64_t progress; /* the worker's token, or 0 */
         JsonSlice token;   /* the client's */
         JsonSlice id;
@@ -91,9 +91,9 @@ struct SessionListen {
         SessionServer *server;
         McpFilter filter;
         JsonTraits traits;
-        unsigned n_due;  /* subscriptions that aren't answered */
-        bool announced;  /* what is listened to was acknowledged */
-        char *text;      /* of filter and id */
+        unsigned n_due; /* subscriptions that aren't answered */
+        bool announced; /* what is listened to was acknowledged */
+        char *text;     /* of filter and id */
         JsonSlice id;
 };
 
@@ -118,7 +118,7 @@ struct Session {
         Client *opener; /* of an attached one */
         Stream *stream;
         SessionState state;
-        char *reason; /* why it closed */
+        char *reason;   /* why it closed */
         unsigned depth; /* of nesting that is read */
 
         McpClient mcp; /* era AUTO: it hasn't said who it is */
@@ -185,7 +185,7 @@ typedef struct SessionCallSpec {
 int session_call_start(Session *session, const SessionCallSpec *spec, Failure *failure);
 int session_call_repeat(SessionCall *call, Failure *failure); /* once more, with other params, kept by the call */
 void session_call_pass_on(SessionCall *call, const Outcome *outcome);
-void session_call_cancel(SessionCall *call, const char *reason); /* nobody is answered */
+void session_call_cancel(SessionCall *call, const char *reason);          /* nobody is answered */
 void session_call_fail(SessionCall *call, int code, const char *message); /* what the pool doesn't have */
 SessionCall *session_find_call(Session *session, JsonSlice id);
 SessionCall *session_call_of(Request *request); /* NULL: it is no session's */
