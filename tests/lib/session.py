@@ -159,17 +159,17 @@ class Session:
         self.notify("notifications/initialized")
         return result
 
-    def tool(self, name, _meta=None, **arguments):
+    def tool(self, name, /, _meta=None, **arguments):
         return self.wait(self.begin_tool(name, _meta, **arguments))
 
-    def begin_tool(self, name, _meta=None, **arguments):
+    def begin_tool(self, name, /, _meta=None, **arguments):
         return self.begin("tools/call", {"name": name, "arguments": arguments, **({"_meta": _meta} if _meta else {})})
 
     def text(self, id):
         return self.wait(id)["content"][0]["text"]
 
-    def tool_text(self, name, _meta=None, **arguments):
+    def tool_text(self, name, /, _meta=None, **arguments):
         return self.text(self.begin_tool(name, _meta, **arguments))
 
-    def tool_json(self, name, _meta=None, **arguments):
+    def tool_json(self, name, /, _meta=None, **arguments):
         return json.loads(self.tool_text(name, _meta, **arguments))
