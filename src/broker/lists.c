@@ -549,6 +549,82 @@ static void doubt(ListCache *cache) {
         cache->refetch = cache->fetching;
 }
 
+void lists_seen(ServerPool *server_pool, JsonSlice params, JsonSlice result, const JsonTraits *traits) {
+        Server *server = server_pool->server;
+        Manager *manager = server->manager;
+        const char *position = NULL;
+        List list = {};
+        KeyOwner owner;
+        ListKey key = key_of(server, LIST_TOOLS, profile_of(server_pool), server_pool->uid, &owner);
+        JsonSlice element;
+        int r = 0;
+
+        if (json_get(params, "cursor").data || json_is(json_get(result, "nextCursor"), '"') ||
+            !json_is(json_get(result, "tools"), '['))
+                return;
+
+        while (r >= 0 && json_next_element(json_get(result, "tools"), &position, &element))
+                r = list_add(&list, LIST_TOOLS, element, traits);
+        if (r >= 0 && list_changes_note(manager->lists, &key, now_realtime(server), list.items, list.n))
+                manager->handlers->tools_changed(manager->userdata, server, server_pool->uid);
+        list_clear(&list);
+}
+
+static ListKey greeting_key(const ServerPool *server_pool, KeyOwner *owner) {
+        ListKey key = key_of(server_pool->server, LIST_TOOLS, profile_of(server_pool), server_pool->uid, owner);
+
+        key.kind = "greeting";
+        key.config = server_pool->pool->config;
+        return key;
+}
+
+/* A greeting is written with the era in which it is read. */
+void lists_greet_pool(ServerPool *server_pool) {
+        Server *server = server_pool->server;
+        bool fixed = server->config->lists == SERVER_LISTS_STATIC;
+        uint64_t now = now_realtime(server), expires;
+        Pool *pool = server_pool->pool;
+        Buffer text = {};
+        KeyOwner owner;
+        ListKey key = greeting_key(server_pool, &owner);
+        JsonTraits traits;
+
+        if (server->config->protocol == SERVER_PROTOCOL_MCP &&
+            list_store_read(server->manager->lists, &key, now, &text, &expires) >= 0 &&
+            (fixed || expires < USEC_INFINITY) &&
+            json_scan(buffer_data(&text), buffer_size(&text), JSON_DEPTH_MAX, NULL, 0, &traits, NULL) >= 0) {
+                JsonSlice greeting = { buffer_data(&text), buffer_size(&text) };
+                McpEra era = json_get(greeting, "supportedVersions").data ? MCP_ERA_MODERN : MCP_ERA_LEGACY;
+
+                if (pool->era == MCP_ERA_AUTO || pool->era == era) {
+                        pool->era = era;
+                        pool_set_greeting(pool, greeting, &traits);
+                }
+        }
+        buffer_done(&text);
+}
+
+void lists_keep_greeting(ServerPool *server_pool) {
+        const Server *server = server_pool->server;
+        const Buffer *greeting = &server_pool->pool->greeting;
+        JsonSlice text = { buffer_data(greeting), buffer_size(greeting) }, ttl = json_get(text, "ttlMs");
+        uint64_t now = now_realtime(server), expires = USEC_INFINITY, milliseconds;
+        KeyOwner owner;
+        ListKey key = greeting_key(server_pool, &owner);
+
+        if (text.size == 0)
+                return;
+        if (server->config->lists != SERVER_LISTS_STATIC) {
+                if (!json_unsigned(ttl, &milliseconds) || milliseconds == 0 ||
+                    !(json_equal(json_get(text, "cacheScope"), "public") ||
+                      server->config->scope != SERVER_SCOPE_CLIENT))
+                        return;
+                expires = usec_add(now, MIN(milliseconds, KEEP_MAX / USEC_PER_MSEC) * USEC_PER_MSEC);
+        }
+
+        list_store_write(server->manager->lists, &key, now, expires, text.data, text.size);
+}
+
 void lists_worker_ready(ServerPool *server_pool) {
         Server *server = server_pool->server;
         ListCache *cache;

@@ -30,6 +30,15 @@ int list_get(Server *server, const Client *client, ListKind kind, list_done_hand
 const char *list_method(ListKind kind);
 const char *list_member(ListKind kind);
 
+/* A client that has a session was told these tools: they are compared with those of the last time, as in list_get(). A
+ * list of several pages isn't. */
+void lists_seen(ServerPool *server_pool, JsonSlice params, JsonSlice result, const JsonTraits *traits);
+
+/* What a server says of itself is kept as its lists are: a new pool has the greeting of an earlier one, and a worker
+ * that was greeted has it written. */
+void lists_greet_pool(ServerPool *server_pool);
+void lists_keep_greeting(ServerPool *server_pool);
+
 /* What makes lists doubtful: a worker that started anew, a server that says so (returns whether the notification's
  * method does), other configuration. */
 void lists_worker_ready(ServerPool *server_pool);

@@ -154,6 +154,7 @@ static void on_worker_changed(void *userdata, Worker *worker) {
         log_worker(LOG_DEBUG, worker, NULL, "%s[%d]: %s", worker_state_to_string(worker->state));
         if (worker->state == WORKER_READY) {
                 lists_worker_ready(server_pool);
+                lists_keep_greeting(server_pool);
                 interests_worker_ready(server_pool, worker);
         }
         server->manager->handlers->worker_changed(server->manager->userdata, server_pool->uid, worker);
@@ -334,6 +335,7 @@ static int add_pool(Server *server, const char *owner, unsigned profile, uid_t u
         }
 
         TAILQ_INSERT_TAIL(&server->pools, server_pool, link);
+        lists_greet_pool(server_pool);
         *ret = server_pool;
         return 0;
 }

@@ -212,6 +212,12 @@ static int on_listen(Session *session, const Ask *ask, Failure *failure) {
         return session_listen(session, ask->server, &ask->hello, ask->input->message.id, &ask->input->params, failure);
 }
 
+static void tools_listed(SessionCall *call, const Outcome *outcome) {
+        if (!outcome->failure && call->server->pool)
+                lists_seen(call->server->pool, call->request.params.text, outcome->result, &outcome->traits);
+        session_call_pass_on(call, outcome);
+}
+
 static int on_other(Session *session, const Ask *ask, Failure *failure) {
         SessionCallSpec spec = spec_of(ask);
         const char *reason = "Method not found";
@@ -232,6 +238,8 @@ static int on_other(Session *session, const Ask *ask, Failure *failure) {
         if (mcp_method_of_tasks(ask->method) || mcp_task_wanted(spec.params.text))
                 return session_method_of_tasks(session, &spec, failure);
 
+        if (streq(ask->method, list_method(LIST_TOOLS)))
+                spec.done = tools_listed;
         return session_call_start(session, &spec, failure);
 }
 

@@ -7,8 +7,7 @@ import pytest
 from caller import fails
 from real_servers import everything, needs_npm, stateless
 from service import PYTHON, REPO
-from session import Refused, Session
-from test_sessions import refused
+from session import Session, refused
 from waiting import eventually
 
 HOSTILE = REPO / "tests/workers/hostile.py"
