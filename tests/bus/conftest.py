@@ -34,6 +34,14 @@ def pytest_collection_modifyitems(items):
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="MCP_EXEC_TEST_QUICK is set"))
 
+    # Each process of pytest-xdist begins with a run of neighbours: one that is slow stands at the beginning of each.
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    rest = [item for item in items if not item.get_closest_marker("slow")]
+    first_share = max(len(items) // (4 * int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))), 2)
+    for n, item in enumerate(slow):
+        rest.insert(n * first_share, item)
+    items[:] = rest
+
 
 @pytest.fixture
 def make_service(tmp_path):
