@@ -297,7 +297,7 @@ static void fetch_done(Request *request, const Outcome *outcome) {
         }
 
         TAILQ_FOREACH(server_pool, &cache->server->pools, link)
-                if (streq(server_pool->pool->owner, cache->owner))
+                if (server_pool->pool->profile == 0 && streq(server_pool->pool->owner, cache->owner))
                         break;
 
         if (r >= 0 && server_pool)

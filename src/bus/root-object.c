@@ -604,6 +604,11 @@ static const sd_bus_vtable vtable[] = {
         METHOD("CallBatch", "sa(ss)", SD_BUS_PARAM(server) SD_BUS_PARAM(calls), "a(bs)", SD_BUS_PARAM(results),
                method_call_batch),
         METHOD("Notify", "sss", SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params), "", , method_notify),
+        METHOD("OpenSession", "sa{sv}", SD_BUS_PARAM(server) SD_BUS_PARAM(options), "h", SD_BUS_PARAM(socket),
+               method_open_session),
+        METHOD("AttachSession", "shha{sv}",
+               SD_BUS_PARAM(server) SD_BUS_PARAM(in) SD_BUS_PARAM(out) SD_BUS_PARAM(options), "s", SD_BUS_PARAM(id),
+               method_attach_session),
         METHOD("ListServers", "", , "a(sss)", SD_BUS_PARAM(servers), method_list_servers),
         METHOD("ListTools", "s", SD_BUS_PARAM(server), "a(sss)", SD_BUS_PARAM(tools), method_list_tools),
         METHOD("StartServer", "s", SD_BUS_PARAM(server), "", , method_start_server),
@@ -622,6 +627,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_SIGNAL_WITH_NAMES("ToolsChanged", "s", SD_BUS_PARAM(server), 0),
         SD_BUS_SIGNAL_WITH_NAMES("Notification", "sss", SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params),
                                  0),
+        SD_BUS_SIGNAL_WITH_NAMES("SessionClosed", "ss", SD_BUS_PARAM(id) SD_BUS_PARAM(reason), 0),
         SD_BUS_VTABLE_END,
 };
 

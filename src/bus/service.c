@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "broker/session.h"
 #include "bus/errors.h"
 #include "bus/objects.h"
 #include "bus/peers.h"
@@ -158,6 +159,7 @@ void service_stop(Service *service) {
         service->stopping = true;
         service->leave_deadline = usec_add(service_now(service), LEAVE_TIME);
         leave_at(service, service->leave_deadline);
+        sessions_drain(service->manager);
         release(service);
 }
 

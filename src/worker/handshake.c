@@ -33,7 +33,7 @@ static int send_initialize(Worker *worker) {
                 return -EPIPE;
 
         worker->initialize_id = ++worker->last_id;
-        return worker_write(worker, mcp_append_initialize(input, worker->initialize_id));
+        return worker_write(worker, mcp_append_initialize(input, worker->initialize_id, worker->pool->profile));
 }
 
 int handshake_start(Worker *worker) {
@@ -156,7 +156,7 @@ static void listen_for_changes(Worker *worker) {
                 worker, mcp_append_request(input, worker->listen_id, MCP_ERA_MODERN, "subscriptions/listen", &params));
 }
 
-static void ready_modern(Worker *worker, JsonSlice result) {
+static void ready_modern(Worker *worker, JsonSlice result, const JsonTraits *traits) {
         JsonSlice capabilities = json_get(result, "capabilities");
         bool changes = json_equal(json_get(result, "resultType"), "complete") && capabilities.data &&
                        (json_is(json_get(json_get(capabilities, "tools"), "listChanged"), 't') ||
@@ -167,6 +167,7 @@ static void ready_modern(Worker *worker, JsonSlice result) {
         pool_set_era(worker->pool, MCP_ERA_MODERN);
         (void)snprintf(worker->protocol_version, sizeof(worker->protocol_version), "%s", MCP_VERSION_MODERN);
         take_server_info(worker, json_get(json_get(result, "_meta"), "io.modelcontextprotocol/serverInfo"));
+        pool_set_greeting(worker->pool, result, traits);
         if (changes)
                 listen_for_changes(worker);
         worker_became_ready(worker);
@@ -194,7 +195,7 @@ static void discover_answered(Worker *worker, const McpMessage *message) {
                 if (worker->step == HANDSHAKE_BOTH)
                         relaunch(worker, MCP_ERA_MODERN);
                 else
-                        ready_modern(worker, message->result);
+                        ready_modern(worker, message->result, &message->traits);
         } else if (modern && !contains_legacy(versions))
                 worker_fail(worker, FAILURE_HANDSHAKE_FAILED,
                             "it supports none of the protocol versions spoken here, but %.*s",
@@ -240,6 +241,7 @@ static void initialize_answered(Worker *worker, const McpMessage *message) {
         take_server_info(worker, json_get(message->result, "serverInfo"));
         worker->era = MCP_ERA_LEGACY;
         pool_set_era(worker->pool, MCP_ERA_LEGACY);
+        pool_set_greeting(worker->pool, message->result, &message->traits);
 
         input = channel_input(worker->channel);
         if (!input ||

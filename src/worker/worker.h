@@ -61,6 +61,8 @@ struct Worker {
 
         RequestList requests;
         unsigned n_requests;
+        unsigned
+                n_holds; /* of what it keeps for others: it isn't let go for being idle, or drained, before these end */
         uint64_t last_id;
 
         uint64_t started_realtime, last_active_realtime;                                     /* usec, CLOCK_REALTIME */
@@ -91,6 +93,20 @@ Worker *worker_free(Worker *worker); /* kills what is left */
 
 /* Whether it can take one more request now */
 bool worker_available(const Worker *worker);
+
+/* Likewise for a request that wants this one: also one that is leaving takes it, for what was begun there */
+bool worker_available_pinned(const Worker *worker);
+
+/* What it keeps for somebody: hold and release, in pairs */
+void worker_hold(Worker *worker);
+void worker_release(Worker *worker);
+
+/* The answer to a request of its own, by its id: one of result and error is there. Nothing is said where it doesn't
+ * read what was answered before. */
+void worker_answer(Worker *worker, JsonSlice id, JsonSlice result, JsonSlice error, const JsonTraits *traits);
+
+/* A notification for it alone. One that doesn't read gets none. */
+void worker_notify(Worker *worker, const char *method, const McpParams *params);
 
 /* Writes a call and moves it to the worker's list; is done at once with a warm-up. -EPIPE
  * where the worker reads no more, -ENOMEM: the request is untouched. */
