@@ -74,7 +74,8 @@ static void end(Session *session) {
         Manager *manager = session->manager;
 
         leave_servers(session);
-        log_debug("session %s: closed: %s", session->id, session->reason ?: "?");
+        log_debug("session %s: closed: %s", session->id,
+                  session->reason && *session->reason ? session->reason : "its client has ended it");
         if (session->opener)
                 manager->handlers->session_closed(manager->userdata, session->opener, session->id,
                                                   session->reason ?: "");
@@ -84,7 +85,7 @@ static void end(Session *session) {
 void session_update(Session *session) {
         if (session->state == SESSION_ENDED && TAILQ_EMPTY(&session->calls) && TAILQ_EMPTY(&session->held) &&
             stream_unsent(session->stream) == 0)
-                session_close(session, "its client has ended it");
+                session_close(session, "");
 
         stream_set_reading(session->stream, session->state == SESSION_OPEN && session->held_bytes <= SESSION_HELD_MAX &&
                                                     stream_unsent(session->stream) <= SESSION_UNSENT_SOFT);
