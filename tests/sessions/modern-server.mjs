@@ -14,6 +14,8 @@ const text = (value) => ({ content: [{ type: 'text', text: value }] });
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const elicitName = (message) => inputRequired.elicit({ message, requestedSchema: { type: 'object', properties: { name: string }, required: ['name'] } });
 const NOTE = 'note://one';
+const subscribed = new Set();
+let legacy = false;
 
 function registerTools(server) {
     server.registerTool('echo', { description: 'Returns its message', inputSchema: object({ message: string }) },
@@ -69,7 +71,8 @@ function registerTools(server) {
     });
 
     server.registerTool('touch', { description: 'Says that the note was changed' }, async () => {
-        await server.server.sendResourceUpdated({ uri: NOTE });
+        if (!legacy || subscribed.has(NOTE))
+            await server.server.sendResourceUpdated({ uri: NOTE });
         return text('touched');
     });
     let added = 0;
@@ -107,5 +110,9 @@ serveStdio(() => {
     });
     registerTools(server);
     registerRest(server);
+    // Of the legacy era; the other one subscribes by subscriptions/listen, which the SDK does.
+    server.server.oninitialized = () => { legacy = true; };
+    server.server.setRequestHandler('resources/subscribe', ({ params }) => { subscribed.add(params.uri); return {}; });
+    server.server.setRequestHandler('resources/unsubscribe', ({ params }) => { subscribed.delete(params.uri); return {}; });
     return server;
 }, { onerror: (error) => console.error(error.message) });

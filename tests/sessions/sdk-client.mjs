@@ -1,15 +1,18 @@
 #!/usr/bin/env node
-// The client of @modelcontextprotocol/sdk 1.x does all that it can with server-everything, started by COMMAND, and prints
-// what it saw. usage: sdk-client.mjs COMMAND [ARGUMENT...]
+// The client of @modelcontextprotocol/sdk 1.x does all that it can with a server, started by COMMAND, and prints what it saw.
+// usage: sdk-client.mjs everything|modern COMMAND [ARGUMENT...]
 import { Transcript, load } from './transcript.mjs';
-import { answerElicitation, answerSampling, meet, user } from './everything.mjs';
+import * as everything from './everything.mjs';
+import * as modern from './modern.mjs';
+
+const { answerElicitation, answerSampling, user } = everything;
 
 const { Client } = await load('@modelcontextprotocol/sdk/client/index.js');
 const { StdioClientTransport } = await load('@modelcontextprotocol/sdk/client/stdio.js');
 const types = await load('@modelcontextprotocol/sdk/types.js');
 const { InMemoryTaskMessageQueue, InMemoryTaskStore } = await load('@modelcontextprotocol/sdk/experimental/tasks');
 
-const [command, ...args] = process.argv.slice(2);
+const [scenario, command, ...args] = process.argv.slice(2);
 const t = new Transcript();
 const taskStore = new InMemoryTaskStore();
 
@@ -41,9 +44,12 @@ async function connect(tasks, options) {
 const client = await connect({ list: {}, cancel: {}, requests: { sampling: { createMessage: {} }, elicitation: { create: {} } } },
     { taskStore, taskMessageQueue: new InMemoryTaskMessageQueue() });
 const other = await connect(undefined, {});
-await meet(client, t, {
+await (scenario === 'modern' ? modern : everything).meet(client, t, {
     call: (params, options) => client.callTool(params, undefined, options),
     request: (method, params) => client.request({ method, params }, types.ResultSchema),
+    level: (level) => client.setLoggingLevel(level),
+    subscribe: (uri) => client.subscribeResource({ uri }),
+    unsubscribe: (uri) => client.unsubscribeResource({ uri }),
     tasks: client.experimental.tasks,
     other: other.experimental.tasks,
 });

@@ -41,7 +41,7 @@ export class Transcript {
         if (Array.isArray(value))
             return value.map((element) => this.normal(element));
         if (value && typeof value === 'object')
-            return Object.fromEntries(Object.entries(value).filter(([, member]) => member !== undefined).map(([key, member]) =>
+            return Object.fromEntries(Object.entries(value).filter(([key, member]) => member !== undefined && key !== 'progressToken').map(([key, member]) =>
                 // The bytes of what says the time
                 [key, key === 'blob' && /^UmVzb3VyY2Ug/.test(member)
                     ? this.#text(Buffer.from(member, 'base64').toString()) : this.normal(member)]));
