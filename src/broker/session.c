@@ -171,7 +171,7 @@ static void on_ended(void *userdata) {
 }
 
 static void on_broken(void *userdata) {
-        session_close(userdata, "its client has left");
+        session_close(userdata, "");
 }
 
 static const StreamHandlers *stream_handlers(void) {

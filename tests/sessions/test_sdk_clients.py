@@ -1,5 +1,6 @@
 """The SDKs' own clients see through mcp-exec stdio what they see of the server directly, step by step."""
 
+import difflib
 import json
 import os
 import subprocess
@@ -50,16 +51,17 @@ def without(value, keys):
 
 def compare(direct, through):
     """Every difference at once, each step on a line."""
-    differences = [f"{name}:\n  directly {json.dumps(value)[:1500]}\n  through  {json.dumps(other)[:1500]}"
-                   for (name, value), (other_name, other) in zip(direct, through) if (name, value) != (other_name, other)]
+    def lines(steps):
+        return [f"{name}: {json.dumps(value, sort_keys=True)[:3000]}" for name, value in steps]
+
+    differences = list(difflib.unified_diff(lines(direct), lines(through), "directly", "through mcp-exec", lineterm="", n=0))
     assert not differences, "\n".join(differences)
-    assert len(direct) == len(through)
 
 
 def configure(service):
     needs_npm()
-    service.server("everything", *everything_command())
-    service.server("modern", *modern_command(), env={"MCP_EXEC_TEST_NPM": str(npm_folder())})
+    service.server("everything", *everything_command(), pool={"max": 1})
+    service.server("modern", *modern_command(), env={"MCP_EXEC_TEST_NPM": str(npm_folder())}, pool={"max": 1})
 
 
 SDK = [HERE / "sdk-client.mjs"]
