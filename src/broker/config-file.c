@@ -234,6 +234,7 @@ static const ConfigKey server_keys[] = {
         { "isolation", config_read_word, CONFIG(isolation), .extra = server_isolation_from_string },
         { "scope", config_read_word, CONFIG(scope), .extra = server_scope_from_string },
         { "era", config_read_word, CONFIG(era), .extra = era_from_word },
+        { "lists", config_read_word, CONFIG(lists), .extra = server_lists_from_string },
         { "idempotent", config_read_bool, CONFIG(idempotent), .extra = NULL },
         { "keep_alive", read_keep_alive, 0, .extra = NULL },
         { "pool", config_read_section, 0, .extra = SECTION(pool_keys) },

@@ -3,8 +3,8 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "broker/call.h"
+#include "broker/list-store.h"
 #include "broker/session.h"
-#include "broker/tools.h"
 
 static void log_problems(const Catalogue *catalogue) {
         const Problem *problem;
@@ -222,8 +222,9 @@ void manager_leave(Manager *manager) {
                         pool_stop(server_pool->pool, FAILURE_UNAVAILABLE, "the service is leaving", /* drain= */ true);
 }
 
-int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder, const char *const *folders,
-                bool required, const ManagerHandlers *handlers, void *userdata, Manager **ret) {
+int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder, const char *cache_folder,
+                const char *const *folders, bool required, const ManagerHandlers *handlers, void *userdata,
+                Manager **ret) {
         _cleanup_(manager_freep) Manager *manager = new0(Manager, 1);
         int r;
 
@@ -245,7 +246,8 @@ int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder,
                 return r;
 
         manager->eras = era_cache_new(runtime_folder);
-        if (!manager->eras)
+        manager->lists = list_store_new(cache_folder);
+        if (!manager->eras || !manager->lists)
                 return -ENOMEM;
 
         r = catalogue_new(event, folders, required, on_catalogue_changed, manager, &manager->catalogue);
@@ -279,6 +281,7 @@ Manager *manager_free(Manager *manager) {
                 server_free(server);
         catalogue_free(manager->catalogue);
         era_cache_free(manager->eras);
+        list_store_free(manager->lists);
         quota_done(&manager->quota);
         sd_event_unref(manager->event);
         free(manager);

@@ -8,7 +8,9 @@
 
 typedef struct Manager Manager;
 typedef struct ServerPool ServerPool;
-typedef struct ToolCache ToolCache;
+typedef struct ListCache ListCache;
+typedef struct ListStore ListStore;
+typedef struct Interests Interests;
 typedef struct Session Session;
 typedef struct SessionServer SessionServer;
 
@@ -33,6 +35,8 @@ typedef struct ManagerHandlers {
         void (*maybe_idle)(void *userdata); /* a worker, a call or a session went */
 } ManagerHandlers;
 
+#define ASKERS_MAX 32
+
 /* A pool with what the broker knows of its owner */
 struct ServerPool {
         TAILQ_ENTRY(ServerPool) link;
@@ -40,6 +44,8 @@ struct ServerPool {
         Pool *pool;
         uid_t uid;                            /* QUOTA_EVERYBODY with scope shared */
         TAILQ_HEAD(, SessionServer) sessions; /* that use it: it stays for them */
+        SessionServer *starter; /* of these, for whom a worker was started or told of roots last; or NULL */
+        Interests *interests;   /* of its sessions; NULL: none yet */
 };
 
 /* A configured server, or one that was and still has workers */
@@ -49,7 +55,9 @@ struct Server {
         ServerConfig *config;
         bool gone; /* from the configuration */
         TAILQ_HEAD(, ServerPool) pools;
-        TAILQ_HEAD(, ToolCache) tools;
+        char *askers[ASKERS_MAX]; /* tools that were seen to ask their caller something */
+        unsigned n_askers;
+        TAILQ_HEAD(, ListCache) lists;
 };
 
 typedef TAILQ_HEAD(ServerList, Server) ServerList;
@@ -61,6 +69,7 @@ struct Manager {
         const ManagerHandlers *handlers;
         void *userdata;
         EraCache *eras;
+        ListStore *lists;
         Quota quota;
         int log_calls;      /* the level where the configuration doesn't say */
         ServerList servers; /* sorted by name */
@@ -69,10 +78,11 @@ struct Manager {
         sd_event_source *sessions_source; /* what has to be done for them when the loop is back */
 };
 
-/* launcher has to outlive it. runtime_folder: for what has to be remembered from one run to the next, or NULL; folders
- * and required: catalogue_new()'s. */
-int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder, const char *const *folders,
-                bool required, const ManagerHandlers *handlers, void *userdata, Manager **ret);
+/* launcher has to outlive it. runtime_folder: for what has to be remembered from one run to the next, or NULL;
+ * cache_folder: likewise, also over restarts of the machine; folders and required: catalogue_new()'s. */
+int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder, const char *cache_folder,
+                const char *const *folders, bool required, const ManagerHandlers *handlers, void *userdata,
+                Manager **ret);
 Manager *manager_free(Manager *manager); /* clients and calls have to be gone; kills the workers */
 
 /* Reads the configuration again. */

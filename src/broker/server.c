@@ -2,10 +2,11 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "broker/interests.h"
+#include "broker/lists.h"
 #include "broker/manager.h"
 #include "broker/message-ids.h"
 #include "broker/session.h"
-#include "broker/tools.h"
 
 #define LOG_SHOWN ((size_t)4096)
 
@@ -48,6 +49,7 @@ static char *owner_of(const ServerConfig *config, const Client *client) {
 }
 
 static ServerPool *server_pool_free(ServerPool *server_pool) {
+        interests_free(server_pool);
         TAILQ_REMOVE(&server_pool->server->pools, server_pool, link);
         pool_free(server_pool->pool);
         free(server_pool);
@@ -150,8 +152,10 @@ static void on_worker_changed(void *userdata, Worker *worker) {
 
         log_start(worker);
         log_worker(LOG_DEBUG, worker, NULL, "%s[%d]: %s", worker_state_to_string(worker->state));
-        if (worker->state == WORKER_READY && server_pool->pool->profile == 0)
-                tools_worker_ready(server_pool);
+        if (worker->state == WORKER_READY) {
+                lists_worker_ready(server_pool);
+                interests_worker_ready(server_pool, worker);
+        }
         server->manager->handlers->worker_changed(server->manager->userdata, server_pool->uid, worker);
         server->manager->handlers->server_changed(server->manager->userdata, server, server_pool->uid);
 }
@@ -200,7 +204,6 @@ static void on_notification(void *userdata, Worker *worker, JsonSlice method, Js
         Server *server = server_pool->server;
         Manager *manager = server->manager;
         _cleanup_(freep) char *name = json_decode(method);
-        bool empty = server_pool->pool->profile == 0;
         Client *client;
 
         if (!name || strlen(name) > METHOD_MAX)
@@ -209,11 +212,12 @@ static void on_notification(void *userdata, Worker *worker, JsonSlice method, Js
                 sessions_cancelled(server_pool, worker, params);
                 return;
         }
-        if (!budget_allows(&worker->notifications, worker_now(worker)))
+
+        /* Sessions have limits of their own. */
+        sessions_notification(server_pool, worker, method, params, traits);
+        if (streq(name, "notifications/progress") || !budget_allows(&worker->notifications, worker_now(worker)))
                 return;
-        if (streq(name, "notifications/tools/list_changed") && empty)
-                tools_list_changed(server_pool);
-        sessions_notification(server_pool, worker, name, params, traits);
+        (void)lists_changed(server_pool, name);
 
         TAILQ_FOREACH(client, &manager->clients, link)
                 if (client->peer && client_uses_server(client, server) &&
@@ -261,11 +265,10 @@ static void on_unused(void *userdata) {
         ServerPool *server_pool = userdata;
         Server *server = server_pool->server;
 
-        if (!TAILQ_EMPTY(&server_pool->sessions))
+        if (interests_any(server_pool) || !TAILQ_EMPTY(&server_pool->sessions))
                 return;
 
-        if (server_pool->pool->profile == 0)
-                tools_pool_unused(server_pool);
+        lists_pool_unused(server_pool);
         server_pool_free(server_pool);
         if (server->gone && TAILQ_EMPTY(&server->pools))
                 server_free(server);
@@ -374,7 +377,7 @@ Server *server_new(Manager *manager, ServerConfig *config) {
 
         *server = (Server){ .manager = manager, .config = server_config_ref(config) };
         TAILQ_INIT(&server->pools);
-        TAILQ_INIT(&server->tools);
+        TAILQ_INIT(&server->lists);
         prestart(server);
         return server;
 }
@@ -393,7 +396,7 @@ void server_set_config(Server *server, ServerConfig *config) {
         else if (config->scope != server->config->scope)
                 sessions_server_gone(server, "the server's scope was changed");
         moved = config && config->scope != server->config->scope;
-        tools_forget(server);
+        lists_forget(server);
         server->gone = !config;
         if (config) {
                 server_config_ref(config);
@@ -428,10 +431,12 @@ Server *server_free(Server *server) {
 
         TAILQ_FOREACH(client, &server->manager->clients, link)
                 client_forget_server(client, server);
-        tools_free(server);
+        lists_free(server);
         while ((server_pool = TAILQ_FIRST(&server->pools)))
                 server_pool_free(server_pool);
         TAILQ_REMOVE(&server->manager->servers, server, link);
+        for (size_t i = 0; i < ASKERS_MAX; i++)
+                free(server->askers[i]);
         server_config_unref(server->config);
         free(server);
         return NULL;

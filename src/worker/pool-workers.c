@@ -172,7 +172,7 @@ static unsigned launches_needed(Pool *pool) {
                 needed = (n_queued - coming + concurrency - 1) / concurrency;
         if (pool->wanted && pool->n_workers < pool->config->pool.min)
                 needed = MAX(needed, pool->config->pool.min - pool->n_workers);
-        if (pool->prestart && pool->n_workers == 0)
+        if ((pool->prestart || pool->held) && pool->n_workers == 0)
                 needed = MAX(needed, 1u);
         pool->prestart = false;
 

@@ -57,6 +57,7 @@ struct Pool {
         unsigned n_relaunches;       /* in search of the era, since the last worker became ready */
         bool wanted;                 /* somebody has called: keep min workers */
         bool prestart;               /* start one although nothing waits for it */
+        bool held;                   /* somebody waits for what a worker says unasked: one is kept */
         bool closing;                /* was told to stop: starts nothing before somebody calls again */
         uint64_t inherited_activity; /* for the next worker: when its predecessor was last used; 0: it starts anew */
         CrashPolicy crashes;

@@ -71,6 +71,8 @@ static void on_answer(Worker *worker, const McpMessage *message) {
                 worker_answered_ping(worker);
         } else if (message->ours && worker->listen_id && message->number == worker->listen_id)
                 worker->listen_id = 0;
+        else if (message->ours && worker->n_told > 0)
+                worker->n_told--;
         else
                 worker->late_answers++;
 }
@@ -99,8 +101,12 @@ static void on_progress(Worker *worker, const McpMessage *message) {
 
         if (json_unsigned(json_get(message->params, "progressToken"), &token))
                 request = find_request(worker, token);
-        if (!request)
+        if (!request) {
+                /* A task's, perhaps: these outlive the call that made them. */
+                worker->pool->handlers->notification(worker->pool->userdata, worker, message->method, message->params,
+                                                     &message->traits);
                 return;
+        }
 
         if (!request->held)
                 request->deadline = MIN(usec_add(now, worker->config->timeouts.call), request->deadline_max);
