@@ -18,7 +18,7 @@ const client = new Client({ name: 'client', version: '2.0.0' }, {
 });
 
 const answer = (method, answerTo) => (request) => {
-    t.saw(method, request.params);
+    t.saw(method, request.params ?? {});
     return answerTo(request);
 };
 client.setRequestHandler('roots/list', answer('roots/list', () => ({ roots: user.roots })));

@@ -120,7 +120,7 @@ async function subscriptionsAndLevels(client, t, { call }) {
     const logged = async (name, action) => {
         t.forget(isLog);
         await t.step(name, action);
-        await client.ping(); // what is sent before an answer comes before it
+        await call({ name: 'echo', arguments: { message: 'behind it' } }); // what the server sends before an answer comes before it
         t.note(`${name}: logged`, t.seen.filter(([what, value]) => isLog(what, value)).map(([, value]) => value));
     };
 
@@ -148,7 +148,8 @@ async function subscriptionsAndLevels(client, t, { call }) {
     const log = await t.expect('a log message', (what, value) => what === 'notifications/message' && /-level message|level-message/.test(value.data));
     t.note('a message of its level', log.data.toLowerCase().startsWith(log.level));
     await t.step('logging off', () => call({ name: 'toggle-simulated-logging', arguments: {} }));
-    await t.step('a level that is none', () => client.setLoggingLevel('loud'));
+    // Servers disagree about the code.
+    t.note('a level that is none', await client.setLoggingLevel('loud').then(() => 'taken', () => 'refused'));
 }
 
 const isAsked = (method) => (what) => what === method;
