@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <systemd/sd-id128.h>
 
+#include "base/cork.h"
 #include "base/log.h"
 #include "broker/session-parts.h"
 
@@ -106,11 +107,13 @@ static int on_loop(sd_event_source *source _unused_, void *userdata) {
         Manager *manager = userdata;
         Session *session, *next;
 
+        cork_begin();
         TAILQ_FOREACH_SAFE(session, &manager->sessions, link, next)
                 if (session->state == SESSION_CLOSED)
                         end(session);
                 else if (!TAILQ_EMPTY(&session->held))
                         session_pump(session);
+        cork_end();
 
         return 0;
 }
