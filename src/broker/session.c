@@ -97,7 +97,7 @@ static void end(Session *session) {
 void session_update(Session *session) {
         if (session->state == SESSION_ENDED && TAILQ_EMPTY(&session->calls) && TAILQ_EMPTY(&session->held) &&
             TAILQ_EMPTY(&session->replies) && stream_unsent(session->stream) == 0)
-                session_close(session, "");
+                session_close(session, session->ending ?: "");
 
         stream_set_reading(session->stream, session->state == SESSION_OPEN && session->held_bytes <= SESSION_HELD_MAX &&
                                                     stream_unsent(session->stream) <= SESSION_UNSENT_SOFT);
@@ -355,8 +355,11 @@ void sessions_done(Manager *manager) {
 void sessions_drain(Manager *manager) {
         Session *session;
 
-        TAILQ_FOREACH(session, &manager->sessions, link)
+        TAILQ_FOREACH(session, &manager->sessions, link) {
+                if (session->state == SESSION_OPEN)
+                        session->ending = "the service is leaving";
                 on_ended(session);
+        }
 }
 
 void sessions_client_gone(Manager *manager, Client *client) {
