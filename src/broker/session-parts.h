@@ -131,8 +131,9 @@ struct Session {
         Client *opener; /* of an attached one */
         Stream *stream;
         SessionState state;
-        char *reason;   /* why it closed */
-        unsigned depth; /* of nesting that is read */
+        const char *ending; /* why it ends, where that isn't its client's wish */
+        char *reason;       /* why it closed */
+        unsigned depth;     /* of nesting that is read */
 
         McpClient mcp; /* era AUTO: it hasn't said who it is */
         char *info;    /* of mcp */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <systemd/sd-id128.h>
 
+#include "base/cork.h"
 #include "base/log.h"
 #include "broker/aggregate.h"
 
@@ -114,7 +115,8 @@ static void end(Session *session) {
         Manager *manager = session->manager;
 
         leave_servers(session);
-        log_debug("session %s: closed: %s", session->id, session->reason ?: "?");
+        log_debug("session %s: closed: %s", session->id,
+                  session->reason && *session->reason ? session->reason : "its client has ended it");
         if (session->opener)
                 manager->handlers->session_closed(manager->userdata, session->opener, session->id,
                                                   session->reason ?: "");
@@ -124,7 +126,7 @@ static void end(Session *session) {
 void session_update(Session *session) {
         if (session->state == SESSION_ENDED && TAILQ_EMPTY(&session->calls) && TAILQ_EMPTY(&session->held) &&
             TAILQ_EMPTY(&session->replies) && !aggregate_waits(session) && stream_unsent(session->stream) == 0)
-                session_close(session, "its client has ended it");
+                session_close(session, session->ending ?: "");
 
         stream_set_reading(session->stream, session->state == SESSION_OPEN && session->held_bytes <= SESSION_HELD_MAX &&
                                                     stream_unsent(session->stream) <= SESSION_UNSENT_SOFT);
@@ -134,6 +136,7 @@ static int on_loop(sd_event_source *source _unused_, void *userdata) {
         Manager *manager = userdata;
         Session *session, *next;
 
+        cork_begin();
         TAILQ_FOREACH_SAFE(session, &manager->sessions, link, next)
                 if (session->state == SESSION_CLOSED)
                         end(session);
@@ -143,6 +146,7 @@ static int on_loop(sd_event_source *source _unused_, void *userdata) {
                         if (!TAILQ_EMPTY(&session->held))
                                 session_pump(session);
                 }
+        cork_end();
 
         return 0;
 }
@@ -215,7 +219,7 @@ static void on_ended(void *userdata) {
 }
 
 static void on_broken(void *userdata) {
-        session_close(userdata, "its client has left");
+        session_close(userdata, "");
 }
 
 static const StreamHandlers *stream_handlers(void) {
@@ -404,8 +408,11 @@ void sessions_done(Manager *manager) {
 void sessions_drain(Manager *manager) {
         Session *session;
 
-        TAILQ_FOREACH(session, &manager->sessions, link)
+        TAILQ_FOREACH(session, &manager->sessions, link) {
+                if (session->state == SESSION_OPEN)
+                        session->ending = "the service is leaving";
                 on_ended(session);
+        }
 }
 
 void sessions_client_gone(Manager *manager, Client *client) {

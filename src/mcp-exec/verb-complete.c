@@ -177,7 +177,7 @@ int verb_complete(Cli *cli, int argc, char *argv[]) {
                 offer_verbs(last);
         else if (verb && n == 1 && strncmp(verb->synopsis, "SERVER", strlen("SERVER")) == 0)
                 offer_servers(cli, last);
-        else if (verb && verb->run == verb_manage)
+        else if (verb && (verb->run == verb_manage || verb->run == verb_stdio))
                 offer_servers(cli, last);
         else if (verb && ((verb->run == verb_status || verb->run == verb_run) && n == 1))
                 offer_servers(cli, last);
