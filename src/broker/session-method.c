@@ -89,6 +89,11 @@ static int prepare_initialize(Session *session, const Ask *ask, Failure *failure
                 if (mcp_read_initialize(ask->input->params.text, &version, &profile, &info, &reason) < 0)
                         return invalid(failure, reason);
                 session->client->profile = mcp_profile_for(profile, MCP_ERA_LEGACY, MCP_ERA_LEGACY);
+                /* The client may have tried the other way before. */
+                for (size_t i = 0; i < session->n_servers; i++)
+                        if (!session->servers[i].warming && TAILQ_EMPTY(&session->calls) &&
+                            TAILQ_EMPTY(&session->listens))
+                                session_leave_pool(&session->servers[i]);
         }
 
         return 0;

@@ -15,23 +15,24 @@ static void schedule(Manager *manager) {
         (void)sd_event_source_set_enabled(manager->sessions_source, SD_EVENT_ONESHOT);
 }
 
-static void leave_server(SessionServer *server, const char *why) {
+void session_leave_pool(SessionServer *server) {
+        ServerPool *server_pool = server->pool;
         SessionListen *listen;
 
-        if (!server->pool)
+        if (!server_pool)
                 return;
 
         if (server->warming)
-                pool_cancel(&server->warm_up, why);
+                pool_cancel(&server->warm_up, "the session has ended");
         server->warming = false;
-        interests_leave(server->pool, server);
+        interests_leave(server_pool, server);
         TAILQ_FOREACH(listen, &server->session->listens, link)
-                interests_leave(server->pool, listen);
-        TAILQ_REMOVE(&server->pool->sessions, server, link);
-        if (server->pool->starter == server)
-                server->pool->starter = NULL;
-        pool_schedule(server->pool->pool);
+                interests_leave(server_pool, listen);
+        TAILQ_REMOVE(&server_pool->sessions, server, link);
+        if (server_pool->starter == server)
+                server_pool->starter = NULL;
         server->pool = NULL;
+        pool_schedule(server_pool->pool);
 }
 
 /* What a pool does for it ends here, and is told to the servers. */
@@ -48,7 +49,7 @@ static void leave_servers(Session *session) {
                 session_listen_free(TAILQ_FIRST(&session->listens));
 
         for (size_t i = 0; i < session->n_servers; i++)
-                leave_server(&session->servers[i], "the session has ended");
+                session_leave_pool(&session->servers[i]);
 }
 
 /* One of several is taken away: nothing of it is left in the session. */
@@ -61,7 +62,7 @@ static void lose_server(SessionServer *server, const char *reason) {
                         session_call_fail(call, RPC_BROKER, reason);
         if (server->pool)
                 session_forget_pool(session, server->pool, reason);
-        leave_server(server, reason);
+        session_leave_pool(server);
         failure_done(&server->cold);
         aggregate_server_gone(session, server);
 }
@@ -383,6 +384,16 @@ int session_open(Manager *manager, const SessionSpec *spec, const char **ret_id,
                   session->n_servers > 1 ? " and others" : "");
         *ret_id = session->id;
         return 0;
+}
+
+unsigned sessions_open(const Manager *manager, uid_t viewer) {
+        const Session *session;
+        unsigned n = 0;
+
+        TAILQ_FOREACH(session, &manager->sessions, link)
+                n += viewer == QUOTA_EVERYBODY || session->client->uid == viewer;
+
+        return n;
 }
 
 int sessions_init(Manager *manager) {

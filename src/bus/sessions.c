@@ -61,6 +61,16 @@ static int read_options(sd_bus_message *message, Wanted *wanted, sd_bus_error *e
         return r < 0 ? r : sd_bus_message_exit_container(message);
 }
 
+/* There descriptors aren't passed, in neither direction (private.c). */
+static int check_connection(const Service *service, sd_bus_error *error) {
+        const Peer *peer = service->caller->peer;
+
+        return peer && peer->connection ? sd_bus_error_set(error, BUS_ERROR("InvalidArguments"),
+                                                           "The private socket passes no file descriptors: sessions "
+                                                           "are opened on the bus")
+                                        : 0;
+}
+
 static int find(Service *service, const char *name, const char *method, Server **ret, sd_bus_error *error) {
         Question question = { .server = name, .method = method };
         Failure failure = {};
@@ -133,6 +143,8 @@ int method_open_session(sd_bus_message *message, void *userdata, sd_bus_error *e
         r = sd_bus_message_read(message, "s", &wanted.name);
         if (r >= 0)
                 r = read_options(message, &wanted, error);
+        if (r >= 0)
+                r = check_connection(service, error);
         if (r < 0)
                 return r;
         r = enter(service, message, &wanted, "OpenSession", error);
@@ -174,6 +186,8 @@ int method_attach_session(sd_bus_message *message, void *userdata, sd_bus_error 
         r = sd_bus_message_read(message, "shh", &wanted.name, &input, &output);
         if (r >= 0)
                 r = read_options(message, &wanted, error);
+        if (r >= 0)
+                r = check_connection(service, error);
         if (r < 0)
                 return r;
 

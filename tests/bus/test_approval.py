@@ -91,8 +91,8 @@ def test_a_server_that_cant_list_isnt_approved(service, caller):
 def test_a_session_is_refused_as_well(service, caller):
     service.obedient("one", tools_digest=["0" * 64])
     session = Session.open(caller, "one")
-    session.initialize()
     with refused(-32000, "approves of"):
+        session.initialize()
         session.tool("echo", message="x")
     session.close()
 
