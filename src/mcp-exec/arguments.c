@@ -40,7 +40,7 @@ int status_read_file(const char *name, Buffer *ret) {
         return STATUS_OK;
 }
 
-static void line_and_column(const char *text, size_t offset, unsigned *ret_line, unsigned *ret_column) {
+void line_and_column(const char *text, size_t offset, unsigned *ret_line, unsigned *ret_column) {
         *ret_line = *ret_column = 1;
         for (size_t i = 0; i < offset; i++)
                 if (text[i] == '\n') {
