@@ -67,6 +67,17 @@ typedef struct OptionInfo {
 } OptionInfo;
 const OptionInfo *option_table(size_t *ret_n);
 
+/* Mistakes on the command line (hints.c): told with what was meant. argv[0] is the verb, but for options the program.
+ */
+int status_unknown_verb(Cli *cli, int argc, char *argv[]);
+int status_unknown_option(const char *typed, int argc, char *argv[]);
+int status_too_few(const Verb *verb, int argc, char *argv[]);
+int status_too_many(const Verb *verb, char *argv[]);
+/* run with one word alone */
+int status_no_code(const char *word);
+/* A method of MCP that was meant; NULL: none, or it is one itself */
+const char *nearest_method(const char *method);
+
 /* Connecting (connection.c): idempotent. */
 int status_connect(Cli *cli);
 /* The same for verbs that want signals, which the private socket is no place for */
