@@ -53,7 +53,7 @@ void add_json_string(Buffer *buffer, const char *text, const char *string);
 /* Columns that it takes */
 size_t text_width(const char *text);
 /* Prints text, or what of it fits into width columns. */
-void put_cut(const char *text, size_t width);
+void put_cut(FILE *file, const char *text, size_t width);
 /* Prints a server's words to the line's end, wrapped between words. The cursor is at column used, further lines begin
  * at column indent. Its own line breaks and indentation are kept. */
 void put_wrapped(const char *text, size_t size, size_t used, size_t indent);

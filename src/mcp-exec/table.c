@@ -33,12 +33,12 @@ size_t text_width(const char *text) {
         return width;
 }
 
-void put_cut(const char *text, size_t width) {
+void put_cut(FILE *file, const char *text, size_t width) {
         size_t used = 0, columns, length;
         unsigned character = 0;
 
         if (text_width(text) <= width) {
-                (void)fputs(text, stdout);
+                (void)fputs(text, file);
                 return;
         }
 
@@ -47,9 +47,9 @@ void put_cut(const char *text, size_t width) {
                 used += columns;
                 if (used > width - 1)
                         break;
-                (void)fwrite(text, 1, length, stdout);
+                (void)fwrite(text, 1, length, file);
         }
-        (void)fputs("…", stdout);
+        (void)fputs("…", file);
 }
 
 /* How much of text goes on a line of so many columns: all, or up to a blank or beside a wide character. 0 where its
@@ -210,7 +210,7 @@ static void print_last_cell(const Table *table, const struct Cell *cell, size_t 
         if (table->wrap && width != SIZE_MAX)
                 put_wrapped(cell->text, strlen(cell->text), column, column);
         else {
-                put_cut(cell->text, width > column ? width - column : 1);
+                put_cut(stdout, cell->text, width > column ? width - column : 1);
                 (void)fputc('\n', stdout);
         }
 }
@@ -232,7 +232,7 @@ static void print_row(const Table *table, const size_t *widths, const char *inde
                         (void)fputs(color_off(cell->color), stdout);
                         return;
                 }
-                put_cut(cell->text, i > 0 || table->cut ? widths[i] : SIZE_MAX);
+                put_cut(stdout, cell->text, i > 0 || table->cut ? widths[i] : SIZE_MAX);
                 (void)fputs(color_off(cell->color), stdout);
                 if (cell->width > widths[i] && !table->cut)
                         printf("\n%s%*s", indentation, (int)widths[i] + 2, "");

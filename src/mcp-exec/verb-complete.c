@@ -175,8 +175,9 @@ int verb_complete(Cli *cli, int argc, char *argv[]) {
                 offer_options(verb, last);
         else if (n == 0)
                 offer_verbs(last);
-        else if (verb && n == 1 && (strncmp(verb->synopsis, "SERVER", strlen("SERVER")) == 0 ||
-                                    strncmp(verb->synopsis, "[SERVER", strlen("[SERVER")) == 0))
+        else if (verb && n == 1 &&
+                 (strncmp(verb->synopsis, "SERVER", strlen("SERVER")) == 0 ||
+                  strncmp(verb->synopsis, "[SERVER", strlen("[SERVER")) == 0))
                 offer_servers(cli, last);
         else if (verb && strstr(verb->synopsis, "SERVER..."))
                 offer_servers(cli, last);

@@ -83,7 +83,7 @@ static void tell(const char *server, Color color, const char *what, const char *
         if (width == SIZE_MAX)
                 (void)fputs(line, stdout);
         else
-                put_cut(line, width > used ? width - used : 1);
+                put_cut(stdout, line, width > used ? width - used : 1);
         printf("%s\n", color_off(color));
         (void)fflush(stdout);
 }

@@ -149,6 +149,33 @@ def test_progress_of_a_batch(service, cli):
     assert "40/40" in terminal.text and "[####" in terminal.text and terminal.text.count('"ok":true') == 40
 
 
+def test_progress_of_a_call(service, cli, showing):
+    terminal = cli.on_terminal("call", "shows", "steps", "known=1")
+    assert terminal.wait() == 0
+    assert "\r\x1b[K[#######                       ] 1/4 warming \\x1b[31mup" in terminal.text
+    assert terminal.text.endswith("\r\x1b[Karrived\n")
+    for quiet in (["--quiet"], ["--json"]):
+        terminal = cli.on_terminal("call", "shows", "steps", *quiet)
+        assert terminal.wait() == 0 and "1/4" not in terminal.text
+    assert cli("call", "shows", "steps").err == ""
+
+
+def test_failures_are_told_the_same_where_progress_is_shown(service, cli, showing):
+    service.obedient(timeouts={"call": 1})
+    service.server("upper", "sh", "-c", "read -r line; echo \"got $line\"", protocol="once")
+    for arguments, status, text in ((["call", "shows", "wether", "{}"], 3, "did you mean weather?"), (["call", "obedient", "fail"], 1, "failed"),
+                                    (["call", "obedient", "sleep", '{"seconds": 9}'], 5, "timeouts.call"),
+                                    (["call", "obedient", "sleep", '{"seconds": 9}', "--timeout=0.2"], 5, "--timeout=0.2"),
+                                    (["call", "nobody", "x"], 3, "mcp-exec list")):
+        terminal = cli.on_terminal(*arguments)
+        assert terminal.wait() == status and text in terminal.text, terminal.text
+    terminal = cli.on_terminal("request", "upper", "any", '{"a":1}')
+    assert terminal.wait() == 0 and r'got {\u0022a\u0022:1}' in terminal.text
+    terminal = cli.on_terminal("--color=never", "call", "upper", "any", '{"a":1}')
+    terminal.wait()
+    assert "progressToken" not in terminal.text, "only MCP has tokens"
+
+
 def test_top_until_q(service, cli):
     service.echo()
     service.echo("a-server-with-a-name-that-is-longer-than-others")
