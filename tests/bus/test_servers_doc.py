@@ -11,7 +11,7 @@ import pytest
 
 from document import expected, sections
 from real_servers import needs_npm, npm_folder
-from service import REPO
+from service import BUILD, REPO
 from waiting import SLOWNESS
 
 DOCUMENT = REPO / "docs/servers.md"
@@ -52,7 +52,7 @@ def run(service, home, command):
     preamble = "\n".join(command for _, command, _ in PREAMBLE.of("command"))
     done = subprocess.run(["bash", "-c", f"{preamble}\n{command}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, timeout=60 * SLOWNESS,
-                          env={**service.environment(), "PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"})
+                          env={**service.environment(), "PATH": f"{BUILD / 'src'}:/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"})
     return done.stdout.rstrip("\n")
 
 

@@ -51,7 +51,10 @@ def test_check_warns_of_a_command_that_isnt_there(cli):
     (cli.home / "a.json").write_text('{"command": "no-such-command-here"}')
     (cli.home / "b.json").write_text('{"command": "/nowhere/at/all"}')
     result = cli("check", "a.json", "b.json")
-    assert result.status == 0 and result.err.count("warning") == 2
+    assert result.status == 0 and result.err.count("warning") == 2 and "2 servers, 2 warnings\n" in result.out
+    assert "in the PATH of workers, ~/.local/bin:/usr/local/bin" in result.err
+    assert "1 server, 1 warning\n" in cli("check", "a.json").out
+    assert "~" not in cli("check", "--system", "a.json").err
 
 
 CLIENT = {
