@@ -77,7 +77,7 @@ static void account_crash(Pool *pool, Worker *worker, const char *how) {
                 failure_set(&failure, FAILURE_WORKER_DIED, "Server %s: the worker (pid %d) %s", worker->config->name,
                             (int)worker->process->pid, how);
         else
-                failure_set(&failure, FAILURE_LAUNCH_FAILED, "Server %s: %s %s before the handshake was done",
+                failure_set(&failure, FAILURE_LAUNCH_FAILED, "Server %s: before the handshake was done, %s %s",
                             worker->config->name, worker->config->argv[0], how);
         note_crash(pool, &failure);
 
