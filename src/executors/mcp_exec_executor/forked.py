@@ -11,8 +11,7 @@ import os
 import sys
 from _signal import SIGINT, SIGXCPU, default_int_handler, signal
 from os import P_ALL, WEXITED, WNOHANG, WNOWAIT, _exit, close, dup2, getpid, putenv, read, waitid, write
-from select import select
-from time import monotonic
+from time import monotonic, sleep
 
 from .codec import encode
 from .descriptors import take
@@ -29,10 +28,6 @@ INFINITE = float("inf")
 FILENAME = "<run-1>"
 run_exit_handlers = atexit._run_exitfuncs
 Module = type(sys)
-
-
-def make_call():
-    return Call(None, False, {})
 
 
 class Lines:
@@ -78,7 +73,9 @@ class PythonChild(Child):
         # For tracebacks, and only made where one is shown.
         self.tracebacks.linecache.cache[FILENAME] = Lines(self)
         self.environment = os.environ._data
-        self.call, self.main = make_call(), Module("__main__")
+        self.own_folder = self.environment.get(b"TMPDIR")
+        self.set_folder(self.own_folder or b"/tmp")  # so that a child changes little
+        self.call, self.main = Call(None, False, {}), Module("__main__")
         sys.modules["__main__"] = self.main
         for _ in range(3):
             self.rehearse()
@@ -92,9 +89,9 @@ class PythonChild(Child):
         self.connect(channel, stdout, stderr)
         self.pid = getpid()
         if folder:
-            # What os.environ does, in fewer steps.
-            self.environment[b"TMPDIR"] = folder
-            putenv(b"TMPDIR", folder)
+            self.set_folder(folder)
+        elif self.own_folder is None:
+            del os.environ["TMPDIR"]
         if rehearse:
             self.rehearse()  # nobody waits: has the pages copied that a call will change
         message = self.read_message()
@@ -102,13 +99,18 @@ class PythonChild(Child):
         gc.enable()
         self.send(self.run_call(message, self.call, self.main))
         # It will be killed: to leave at once would take time from the answer's way.
-        select((self.channel,), (), (), 1)
+        sleep(1)
         _exit(self.call.exit_code & 0xFF)
+
+    def set_folder(self, folder):
+        """What os.environ does, in fewer steps."""
+        self.environment[b"TMPDIR"] = folder
+        putenv(b"TMPDIR", folder)
 
     def rehearse(self):
         """A call that leaves nothing."""
         self.prctl(PR_SET_DUMPABLE, 0)
-        self.run_call(marshal.loads(SAMPLE), make_call(), Module("__main__"))
+        self.run_call(marshal.loads(SAMPLE), self.call, self.main)
 
     def run_call(self, message, call, main):
         call.arguments = arguments = message["arguments"]
@@ -139,10 +141,10 @@ class PythonChild(Child):
         return frame_of(message["secret"], encode(self.report(call)).encode("utf-8", "replace"))
 
     def send(self, frame):
-        data = memoryview(frame)
         try:
-            while data:
-                data = data[write(self.channel, data) :]
+            sent = write(self.channel, frame)
+            while sent < len(frame):
+                sent += write(self.channel, memoryview(frame)[sent:])
         except OSError:
             _exit(self.call.exit_code & 0xFF)  # the code has closed it
 
