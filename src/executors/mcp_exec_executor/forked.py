@@ -13,13 +13,12 @@ from _signal import SIGINT, SIGXCPU, default_int_handler, signal
 from os import P_ALL, WEXITED, WNOHANG, WNOWAIT, _exit, close, dup2, getpid, putenv, read, waitid, write
 from time import monotonic, sleep
 
-from .codec import encode
 from .descriptors import take
+from .frame import frame_of
 from .interpreter import Interrupted, Streams, Tracebacks, brief, evaluate, leave_fork
 from .output import STREAM_KEPT, Call, Capture, shorten
 from .nursery import Child
 from .processes import PR_SET_DUMPABLE, is_running, limit_cpu, list_children
-from .runner import frame_of
 from .standard import import_standard
 
 CPU_GRACE = 2  # seconds of CPU time until the kernel ends what the supervisor should have
@@ -62,7 +61,6 @@ class PythonChild(Child):
         self.streams.renew()
         dup2(errors, 2)
         self.tracebacks = Tracebacks()
-        (self.resource,) = import_standard("resource")
         self.setup.hide_own_modules()
         if problem := self.setup.preload_modules():
             return problem
@@ -123,7 +121,7 @@ class PythonChild(Child):
             self.streams.give_stdin(arguments["stdin"])
         if "cpu_time" in arguments:
             call.cpu_limit = arguments["cpu_time"]
-            limit_cpu(self.resource, call.cpu_limit + CPU_GRACE)
+            limit_cpu(*import_standard("resource"), call.cpu_limit + CPU_GRACE)
         try:
             try:
                 self.interruptible = True
@@ -138,7 +136,7 @@ class PythonChild(Child):
         if getpid() != self.pid:
             leave_fork(call)
         self.count_left_behind(call)
-        return frame_of(message["secret"], encode(self.report(call)).encode("utf-8", "replace"))
+        return frame_of(message["secret"], self.report(call))
 
     def send(self, frame):
         try:

@@ -15,8 +15,8 @@ from _signal import SIG_DFL, SIG_IGN, SIG_SETMASK, SIGKILL, SIGPIPE, SIGTERM, pt
 from _socket import MSG_CMSG_CLOEXEC
 from _struct import Struct
 from marshal import loads
-from os import (O_CLOEXEC, O_RDONLY, O_RDWR, _exit, close, devnull, dup2, fork, getpid, killpg, open as open_fd, pread,
-                pwrite, read, setsid, waitpid, write)
+from os import (O_CLOEXEC, O_RDONLY, _exit, close, devnull, dup2, fork, getpid, killpg, open as open_fd, pread,
+                read, setsid, waitpid, write)
 
 from .descriptors import lift, take
 from .processes import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, end_child, end_strangers, load_prctl
@@ -73,7 +73,7 @@ class Nursery:
         setsid_quietly()
         self.prctl(PR_SET_CHILD_SUBREAPER, 1)
         prefer_for_oom()
-        memory, self.children = open_quietly("/proc/self/mem", O_RDWR), open_quietly("/proc/thread-self/children", O_RDONLY)
+        self.children = open_quietly("/proc/thread-self/children", O_RDONLY)
         # The children that wait inherit it: code of the same user can't look into them, or change them.
         self.prctl(PR_SET_DUMPABLE, 0)
         if problem := self.child.prepare():
@@ -82,9 +82,6 @@ class Nursery:
         gc.collect()
         gc.freeze()
         gc.disable()
-        if memory is not None:
-            keep_mapped(memory)
-            close(memory)
         try:
             self.control.send(b"ready")
             self.control_fd = self.control.fileno()
@@ -174,17 +171,3 @@ def open_quietly(path, flags):
         return take(open_fd(path, flags | O_CLOEXEC))
     except OSError:
         return None
-
-
-def keep_mapped(memory):
-    """Lets children find program and libraries in their page tables: fork() leaves out what can be read from files, and each
-    child would fault it in anew, unless a page of the mapping has been written to. memory: a descriptor of our own."""
-    try:
-        with open("/proc/self/maps", "rb") as file:
-            for line in file:
-                addresses, access, *_, path = line.split(None, 5)
-                if access in (b"r-xp", b"r--p") and path.startswith(b"/"):
-                    start = int(addresses.partition(b"-")[0], 16)
-                    pwrite(memory, pread(memory, 1, start), start)
-    except (OSError, ValueError):
-        pass  # children will be slower

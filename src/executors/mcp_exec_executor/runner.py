@@ -7,10 +7,9 @@ import marshal
 from os import close, pidfd_open, read, set_blocking, urandom, write
 
 from .codec import decode
+from .frame import FRAME_MAX, LENGTH_SIZE
 from .output import Capture
 
-FRAME_MAX = 24 * 1024 * 1024
-LENGTH_SIZE = 8
 CHUNK = 64 * 1024  # a larger buffer would be mapped and unmapped each time
 
 
@@ -143,7 +142,3 @@ class Runner:
         close(self.channel)
         if self.pidfd is not None:
             close(self.pidfd)
-
-
-def frame_of(secret, data):
-    return secret + b"%08x" % len(data) + data

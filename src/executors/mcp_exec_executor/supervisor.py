@@ -577,5 +577,6 @@ class ForkingSupervisor(Supervisor):
             for runner in self.runners:
                 if runner.call and not runner.answered and now < runner.call.begun + FORK_DELAY:
                     return self.remind(min(runner.call.begun, now) + FORK_DELAY)
+        hurried = now < self.wanted_at + FORK_DELAY
         for _ in range(self.spares_wanted - spares):
-            self.make_runner()
+            self.make_runner(urgent=hurried)
