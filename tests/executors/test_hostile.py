@@ -1,8 +1,11 @@
 """Code that means harm, or is merely unlucky: a result that says so, and a next call that notices nothing."""
 
 import os
+import shutil
 import signal
+import subprocess
 import time
+from importlib.machinery import EXTENSION_SUFFIXES
 
 import pytest
 from driver import is_alive, wait_for
@@ -160,6 +163,24 @@ def test_threads_and_children_end_with_the_call(start, isolation, tmp_path):
     size = os.path.getsize(tmp_path / "alive")
     time.sleep(0.05)
     assert os.path.getsize(tmp_path / "alive") == size
+
+
+def test_a_crashing_extension(start, tmp_path):
+    """A module in C whose import crashes; in fork the call alone is lost, otherwise its worker."""
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler")
+    name = tmp_path / f"crashing{EXTENSION_SUFFIXES[0]}"
+    source = "void *PyInit_crashing(void) { *(volatile int *)0 = 1; return 0; }"
+    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", name], input=source, text=True, check=True)
+    executor = start("fork")
+    result = executor.run("print('before', flush=True)\nimport crashing")
+    assert (result["signal"], result["stdout"]) == ("SIGSEGV", "before\n") and "Segmentation fault" in result["stderr"]
+    check_next(executor)
+    for isolation in "shared", "reset", "fresh":
+        executor = start(isolation)
+        executor.start_run("import crashing")
+        assert executor.read_line() is None
+        assert executor.end(close=False)[0] == -signal.SIGSEGV
 
 
 def test_a_crash_says_where(start):
