@@ -22,7 +22,7 @@ from .processes import PR_SET_DUMPABLE, is_running, limit_cpu, list_children
 from .standard import import_standard
 
 CPU_GRACE = 2  # seconds of CPU time until the kernel ends what the supervisor should have
-SAMPLE = marshal.dumps({"arguments": {"code": "print('', end='')\nNone"}, "secret": b""})
+SAMPLE = marshal.dumps({"arguments": {"code": "print(6 * 7)\n'value'"}, "secret": b""})
 INFINITE = float("inf")
 FILENAME = "<run-1>"
 run_exit_handlers = atexit._run_exitfuncs
@@ -75,23 +75,23 @@ class PythonChild(Child):
         self.set_folder(self.own_folder or b"/tmp")  # so that a child changes little
         self.call, self.main = Call(None, False, {}), Module("__main__")
         sys.modules["__main__"] = self.main
+        self.streams.detach()
         for _ in range(3):
             self.rehearse()
-        self.streams.detach()
         close(errors)
         for capture in captures:
             capture.close()
         return None
 
     def run(self, rehearse, folder, channel, stdout, stderr):
-        self.connect(channel, stdout, stderr)
         self.pid = getpid()
+        if rehearse:
+            self.rehearse()  # nobody waits: has the pages copied that a call will change
+        self.connect(channel, stdout, stderr)
         if folder:
             self.set_folder(folder)
         elif self.own_folder is None:
             del os.environ["TMPDIR"]
-        if rehearse:
-            self.rehearse()  # nobody waits: has the pages copied that a call will change
         message = self.read_message()
         self.prctl(PR_SET_DUMPABLE, 1)
         gc.enable()
@@ -106,9 +106,10 @@ class PythonChild(Child):
         putenv(b"TMPDIR", folder)
 
     def rehearse(self):
-        """A call that leaves nothing."""
+        """A call that leaves nothing; what it prints goes to /dev/null."""
         self.prctl(PR_SET_DUMPABLE, 0)
         self.run_call(marshal.loads(SAMPLE), self.call, self.main)
+        self.call.value = None
 
     def run_call(self, message, call, main):
         call.arguments = arguments = message["arguments"]
