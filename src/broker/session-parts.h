@@ -51,7 +51,7 @@ struct SessionCall {
         char *kept; /* the params, where they may be needed again */
         char *tool; /* of a tools/call */
         char *method;
-        JsonSlice id, token; /* the client's, with the traits of request.params */
+        JsonSlice id, token;        /* the client's, with the traits of request.params */
         struct SessionInput *input; /* what a server wants of the client in the midst of it; or NULL */
         char data[];
 };
@@ -65,10 +65,10 @@ struct SessionQuestion {
         JsonTraits traits;
 
         ServerPool *pool;
-        Worker *worker;         /* a legacy one, which waits for the answer; or NULL */
-        JsonSlice worker_id;    /* its own id for it */
-        JsonSlice token;        /* of progress, as the worker wrote it */
-        SessionCall *call;      /* of a modern worker, or of a modern client: which it is about; or NULL */
+        Worker *worker;      /* a legacy one, which waits for the answer; or NULL */
+        JsonSlice worker_id; /* its own id for it */
+        JsonSlice token;     /* of progress, as the worker wrote it */
+        SessionCall *call;   /* of a modern worker, or of a modern client: which it is about; or NULL */
         McpAsk ask;
 };
 
@@ -76,8 +76,8 @@ struct SessionQuestion {
 struct SessionTask {
         TAILQ_ENTRY(SessionTask) link;
         Worker *worker;
-        bool clients; /* it runs at the client */
-        bool ended;   /* its worker isn't held for it */
+        bool clients;      /* it runs at the client */
+        bool ended;        /* its worker isn't held for it */
         uint64_t progress; /* the worker's token, or 0 */
         JsonSlice token;   /* the client's */
         JsonSlice id;
@@ -91,11 +91,20 @@ struct SessionListen {
         SessionServer *server;
         McpFilter filter;
         JsonTraits traits;
-        unsigned n_due;  /* subscriptions that aren't answered */
-        bool announced;  /* what is listened to was acknowledged */
-        char *text;      /* of filter and id */
+        unsigned n_due; /* subscriptions that aren't answered */
+        bool announced; /* what is listened to was acknowledged */
+        char *text;     /* of filter and id */
         JsonSlice id;
 };
+
+/* A request that the interests of its pool will answer */
+typedef struct SessionReply {
+        TAILQ_ENTRY(SessionReply) link;
+        Session *session;
+        JsonTraits traits;
+        JsonSlice id;
+        char data[];
+} SessionReply;
 
 /* A request that waits until another has ended */
 typedef struct HeldLine {
@@ -118,7 +127,7 @@ struct Session {
         Client *opener; /* of an attached one */
         Stream *stream;
         SessionState state;
-        char *reason; /* why it closed */
+        char *reason;   /* why it closed */
         unsigned depth; /* of nesting that is read */
 
         McpClient mcp; /* era AUTO: it hasn't said who it is */
@@ -136,6 +145,7 @@ struct Session {
         uint64_t last_question;
         TAILQ_HEAD(, SessionTask) tasks;
         unsigned n_tasks;
+        TAILQ_HEAD(, SessionReply) replies;
         TAILQ_HEAD(, SessionListen) listens;
         unsigned n_listens;
         char *elicitations[SESSION_ELICITATIONS_MAX]; /* that it was asked out of band: the last ones' ids, as JSON */
@@ -184,9 +194,10 @@ typedef struct SessionCallSpec {
 /* 0; 1: not now, a limit is in the way of it, and a call that is under way will end; -EREMOTEIO with *failure. */
 int session_call_start(Session *session, const SessionCallSpec *spec, Failure *failure);
 int session_call_repeat(SessionCall *call, Failure *failure); /* once more, with other params, kept by the call */
+void session_call_finish(SessionCall *call, const Outcome *outcome); /* it ended: the pool has it no more */
 void session_call_pass_on(SessionCall *call, const Outcome *outcome);
 void session_call_cancel(SessionCall *call, const char *reason); /* nobody is answered */
-void session_call_fail(SessionCall *call, int code, const char *message); /* what the pool doesn't have */
+void session_call_fail(SessionCall *call, int code, const char *message);
 SessionCall *session_find_call(Session *session, JsonSlice id);
 SessionCall *session_call_of(Request *request); /* NULL: it is no session's */
 JsonPiece session_call_id(const SessionCall *call);
@@ -195,7 +206,35 @@ JsonPiece session_call_id(const SessionCall *call);
 int session_method(Session *session, const RpcInput *input, const McpClient *client, const char *method,
                    Failure *failure);
 
+/* session-task.c */
+SessionTask *session_find_task(const Session *session, JsonSlice id, const Worker *worker); /* worker NULL: any */
+void session_note_task(Session *session, JsonSlice id, Worker *worker, bool clients, const SessionCall *call);
+void session_task_created(SessionCall *call, JsonSlice id);
+void session_task_watch(Session *session, JsonSlice task); /* what a worker says of one */
+void session_task_ended(SessionTask *task);
+void session_task_free(Session *session, SessionTask *task);
+void session_leave_tasks(Session *session);
+int session_method_of_tasks(Session *session, const SessionCallSpec *spec, Failure *failure);
+
+/* session-listen.c */
+int session_listen(Session *session, SessionServer *server, JsonSlice id, const McpParams *params, Failure *failure);
+SessionListen *session_find_listen(const Session *session, JsonSlice id);
+void session_listen_free(SessionListen *listen);
+void session_end_listens(Session *session); /* they are told so */
+
+/* session-ask.c: input_required, between the eras */
+void session_ask_legacy(SessionCall *call, const Outcome *outcome); /* a modern worker's, to a legacy client */
+void session_ask_answered(SessionQuestion *question, const McpMessage *message);
+bool session_ask_modern(SessionCall *call, Worker *worker, const McpMessage *message); /* the other way round */
+/* 1: the request is the second half of a call, and dealt with; 0: it is none; -EREMOTEIO with *failure */
+int session_ask_retried(Session *session, const RpcInput *input, Failure *failure);
+bool session_ask_done(SessionCall *call, const Outcome *outcome); /* whether it waits for the client to come again */
+void session_ask_free(SessionCall *call);
+
 /* session-question.c: requests of servers to the client */
+SessionQuestion *session_question_new(Session *session, const McpAsk *ask, const JsonTraits *traits);
+void session_question_free(SessionQuestion *question);
+void session_question_withdraw(SessionQuestion *question, JsonSlice reason); /* and frees it */
 void session_answered(Session *session, const McpMessage *message);
 void session_asked_progress(Session *session, JsonSlice params, const JsonTraits *traits);
 void session_refuse_questions(Session *session, const char *why);

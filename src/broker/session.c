@@ -1,19 +1,11 @@
 /* A session's life: how it is opened, what it may take, how it ends. */
 
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <systemd/sd-id128.h>
 
 #include "base/log.h"
 #include "broker/session-parts.h"
-
-static uint64_t now_monotonic(const Manager *manager) {
-        uint64_t usec = 0;
-
-        (void)sd_event_now(manager->event, CLOCK_MONOTONIC, &usec);
-        return usec;
-}
 
 static void schedule(Manager *manager) {
         (void)sd_event_source_set_enabled(manager->sessions_source, SD_EVENT_ONESHOT);
@@ -26,13 +18,22 @@ static void leave_servers(Session *session) {
         while ((call = TAILQ_FIRST(&session->calls)))
                 session_call_cancel(call, "the session has ended");
         session_refuse_questions(session, "the session has ended");
+        session_leave_tasks(session);
+        while (!TAILQ_EMPTY(&session->listens))
+                session_listen_free(TAILQ_FIRST(&session->listens));
 
         for (size_t i = 0; i < session->n_servers; i++) {
                 SessionServer *server = &session->servers[i];
 
                 if (!server->pool)
                         continue;
+                if (server->warming)
+                        pool_cancel(&server->warm_up, "the session has ended");
+                server->warming = false;
+                interests_leave(server->pool, server);
                 TAILQ_REMOVE(&server->pool->sessions, server, link);
+                if (server->pool->starter == server)
+                        server->pool->starter = NULL;
                 pool_schedule(server->pool->pool);
                 server->pool = NULL;
         }
@@ -40,13 +41,23 @@ static void leave_servers(Session *session) {
 
 static Session *session_free(Session *session) {
         Manager *manager = session->manager;
+        SessionReply *reply;
         HeldLine *held;
 
+        while ((reply = TAILQ_FIRST(&session->replies))) {
+                TAILQ_REMOVE(&session->replies, reply, link);
+                free(reply);
+        }
         while ((held = TAILQ_FIRST(&session->held))) {
                 TAILQ_REMOVE(&session->held, held, link);
                 free(held);
         }
         stream_free(session->stream);
+        for (size_t i = 0; i < session->n_servers; i++)
+                failure_done(&session->servers[i].cold);
+        for (size_t i = 0; i < SESSION_ELICITATIONS_MAX; i++)
+                free(session->elicitations[i]);
+        free(session->info);
         free(session->servers);
         free(session->reason);
         TAILQ_REMOVE(&manager->sessions, session, link);
@@ -83,7 +94,7 @@ static void end(Session *session) {
 
 void session_update(Session *session) {
         if (session->state == SESSION_ENDED && TAILQ_EMPTY(&session->calls) && TAILQ_EMPTY(&session->held) &&
-            stream_unsent(session->stream) == 0)
+            TAILQ_EMPTY(&session->replies) && stream_unsent(session->stream) == 0)
                 session_close(session, "its client has ended it");
 
         stream_set_reading(session->stream, session->state == SESSION_OPEN && session->held_bytes <= SESSION_HELD_MAX &&
@@ -166,6 +177,7 @@ static void on_ended(void *userdata) {
 
         session->state = SESSION_ENDED;
         session_refuse_questions(session, "the client has ended its session");
+        session_end_listens(session);
         session_update(session);
 }
 
@@ -198,6 +210,18 @@ int session_get_pool(SessionServer *server, ServerPool **ret) {
 
         *ret = server->pool;
         return 0;
+}
+
+bool session_hello(const SessionServer *server, McpHello *ret) {
+        const Pool *pool = server->pool ? server->pool->pool : NULL;
+
+        *ret = (McpHello){ .name = server->server->config->name };
+        if (!pool)
+                return false;
+
+        ret->era = pool->era;
+        ret->result.text = (JsonSlice){ buffer_data(&pool->greeting), buffer_size(&pool->greeting) };
+        return ret->result.text.size > 0;
 }
 
 static int make_client(Session *session, const Client *opener) {
@@ -280,11 +304,13 @@ int session_open(Manager *manager, const SessionSpec *spec, const char **ret_id,
         *session = (Session){
                 .manager = manager,
                 .opener = spec->attached ? spec->opener : NULL,
-                .opened = now_monotonic(manager),
         };
         TAILQ_INIT(&session->calls);
         TAILQ_INIT(&session->held);
         TAILQ_INIT(&session->questions);
+        TAILQ_INIT(&session->tasks);
+        TAILQ_INIT(&session->replies);
+        TAILQ_INIT(&session->listens);
         TAILQ_INSERT_TAIL(&manager->sessions, session, link);
 
         r = fill(session, spec, spec->input, spec->output, failure);

@@ -27,6 +27,6 @@ void sessions_server_gone(Server *server, const char *reason);
 /* What a pool's workers do */
 bool sessions_request(ServerPool *server_pool, Worker *worker, const McpMessage *message);
 void sessions_cancelled(ServerPool *server_pool, Worker *worker, JsonSlice params);
-void sessions_notification(ServerPool *server_pool, Worker *worker, const char *method, JsonSlice params,
+void sessions_notification(ServerPool *server_pool, Worker *worker, JsonSlice method, JsonSlice params,
                            const JsonTraits *traits);
 void sessions_worker_removed(ServerPool *server_pool, Worker *worker);

@@ -49,6 +49,7 @@ static void unlink_request(Request *request) {
                 TAILQ_REMOVE(&request->worker->requests, request, link);
                 request->worker->n_requests--;
                 pool->n_in_flight--;
+                request->answered_by = request->worker;
                 request->worker = NULL;
         } else {
                 TAILQ_REMOVE(&pool->queue, request, link);

@@ -187,7 +187,7 @@ void worker_release(Worker *worker) {
 }
 
 /* Whether it can be told something beside its calls; what it doesn't read isn't collected without end. */
-static Buffer *side_input(Worker *worker) {
+Buffer *worker_side_input(Worker *worker) {
         Buffer *input = channel_input(worker->channel);
 
         return worker->wire == &mcp_protocol && worker->state <= WORKER_DRAINING && input &&
@@ -197,15 +197,18 @@ static Buffer *side_input(Worker *worker) {
 }
 
 void worker_answer(Worker *worker, JsonSlice id, JsonSlice result, JsonSlice error, const JsonTraits *traits) {
-        Buffer *input = side_input(worker);
+        Buffer *input = worker_side_input(worker);
 
         if (input)
-                (void)worker_write(worker, result.data ? rpc_append_result(input, (JsonPiece){ id }, (JsonPiece){ result, traits })
-                                                       : rpc_append_remote_error(input, (JsonPiece){ id }, (JsonPiece){ error, traits }, MCP_ERA_LEGACY));
+                (void)worker_write(
+                        worker,
+                        result.data ? rpc_append_result(input, (JsonPiece){ id, NULL }, (JsonPiece){ result, traits })
+                                    : rpc_append_remote_error(input, (JsonPiece){ id, NULL },
+                                                              (JsonPiece){ error, traits }, MCP_ERA_LEGACY));
 }
 
 void worker_notify(Worker *worker, const char *method, const McpParams *params) {
-        Buffer *input = side_input(worker);
+        Buffer *input = worker_side_input(worker);
 
         if (input)
                 (void)worker_write(worker, mcp_append_notification(input, method, params));
