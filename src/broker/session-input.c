@@ -15,7 +15,7 @@ static bool identify(Session *session, const RpcInput *input, const char *method
 
         *ret = session->mcp;
         if (session->mcp.era == MCP_ERA_LEGACY || streq(method, "initialize") ||
-            (session->mcp.era == MCP_ERA_AUTO && streq(method, "ping")))
+            (session->mcp.era == MCP_ERA_AUTO && streq(method, "ping") && !mcp_is_modern_request(&input->params)))
                 return true;
 
         if (session->mcp.era == MCP_ERA_AUTO && !mcp_is_modern_request(&input->params) &&
