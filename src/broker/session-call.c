@@ -29,6 +29,7 @@ static void unlink_call(SessionCall *call, FailureCode code) {
         Session *session = call->session;
 
         TAILQ_REMOVE(&session->calls, call, link);
+        session->n_displaced -= call->displaced;
         session->client->n_calls--;
         quota_release_call(&session->manager->quota, session->client->uid, call->bytes);
         if (call->request.kind == REQUEST_CALL)
@@ -110,9 +111,24 @@ void session_call_finish(SessionCall *call, const Outcome *outcome) {
         free_call(call);
 }
 
+/* Whether it has waited for as long as the queue lets it */
+static bool is_late(const SessionCall *call) {
+        const ServerConfig *config = call->server->server->config;
+
+        return now_monotonic(call->session->manager) >=
+               usec_add(call->started, usec_add(config->timeouts.start, config->timeouts.call));
+}
+
 static void on_done(Request *request, const Outcome *outcome) {
         SessionCall *call = (SessionCall *)((char *)request - offsetof(SessionCall, request));
         McpHello hello;
+
+        if (outcome->failure && outcome->failure->code == FAILURE_LIMITS_EXCEEDED && request->sent == 0 &&
+            request->kind == REQUEST_CALL && !is_late(call)) {
+                call->displaced = true;
+                call->session->n_displaced++;
+                return;
+        }
 
         /* The call may go on: the server, or the client, has to say something first. */
         (void)session_hello(call->server, &hello);
@@ -291,6 +307,25 @@ int session_call_start(Session *session, const SessionCallSpec *spec, Failure *f
         }
 
         return r;
+}
+
+void session_resubmit(Session *session) {
+        SessionCall *call, *next;
+
+        TAILQ_FOREACH_SAFE(call, &session->calls, link, next) {
+                Failure failure = {};
+
+                if (!call->displaced)
+                        continue;
+                if (session_call_repeat(call, &failure) >= 0) {
+                        call->displaced = false;
+                        session->n_displaced--;
+                } else if (failure.code != FAILURE_LIMITS_EXCEEDED || is_late(call))
+                        session_call_finish(call, &(Outcome){ .failure = &failure });
+                else
+                        next = NULL;
+                failure_done(&failure);
+        }
 }
 
 int session_call_repeat(SessionCall *call, Failure *failure) {

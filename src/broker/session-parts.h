@@ -52,6 +52,7 @@ struct SessionCall {
         char *tool; /* of a tools/call */
         char *method;
         JsonSlice id, token;        /* the client's, with the traits of request.params */
+        bool displaced;             /* others had to have its place in the queue: it is put there again */
         struct SessionInput *input; /* what a server wants of the client in the midst of it; or NULL */
         char data[];
 };
@@ -139,6 +140,7 @@ struct Session {
         TAILQ_HEAD(, SessionCall) calls;
         TAILQ_HEAD(, HeldLine) held;
         size_t held_bytes;
+        unsigned n_displaced; /* calls */
         bool pumping;
         TAILQ_HEAD(, SessionQuestion) questions;
         unsigned n_questions;
@@ -196,6 +198,7 @@ int session_call_start(Session *session, const SessionCallSpec *spec, Failure *f
 int session_call_repeat(SessionCall *call, Failure *failure); /* once more, with other params, kept by the call */
 void session_call_finish(SessionCall *call, const Outcome *outcome); /* it ended: the pool has it no more */
 void session_call_pass_on(SessionCall *call, const Outcome *outcome);
+void session_resubmit(Session *session);                         /* what was displaced */
 void session_call_cancel(SessionCall *call, const char *reason); /* nobody is answered */
 void session_call_fail(SessionCall *call, int code, const char *message);
 SessionCall *session_find_call(Session *session, JsonSlice id);

@@ -108,8 +108,12 @@ static int on_loop(sd_event_source *source _unused_, void *userdata) {
         TAILQ_FOREACH_SAFE(session, &manager->sessions, link, next)
                 if (session->state == SESSION_CLOSED)
                         end(session);
-                else if (!TAILQ_EMPTY(&session->held))
-                        session_pump(session);
+                else {
+                        if (session->n_displaced > 0)
+                                session_resubmit(session);
+                        if (!TAILQ_EMPTY(&session->held))
+                                session_pump(session);
+                }
 
         return 0;
 }
@@ -118,7 +122,7 @@ void sessions_pump(Manager *manager) {
         const Session *session;
 
         TAILQ_FOREACH(session, &manager->sessions, link)
-                if (!TAILQ_EMPTY(&session->held)) {
+                if (!TAILQ_EMPTY(&session->held) || session->n_displaced > 0) {
                         schedule(manager);
                         return;
                 }
