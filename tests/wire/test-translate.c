@@ -304,8 +304,16 @@ static void test_forwardable(void) {
         for (size_t i = 0; i < ELEMENTSOF(nowhere); i++) {
                 assert_number(mcp_forwardable(nowhere[i], LEGACY, MODERN, &reason), RPC_METHOD_NOT_FOUND);
                 assert_number(mcp_forwardable(nowhere[i], MODERN, LEGACY, &reason), RPC_METHOD_NOT_FOUND);
-                assert_number(mcp_forwardable(nowhere[i], LEGACY, LEGACY, &reason), 0);
         }
+
+        /* Within an era what it has goes through, and nothing else that is of the other one. */
+        assert_number(mcp_forwardable("tasks/list", LEGACY, LEGACY, &reason), 0);
+        assert_number(mcp_forwardable("tasks/get", LEGACY, LEGACY, &reason), 0);
+        assert_number(mcp_forwardable("tasks/get", MODERN, MODERN, &reason), 0);
+        assert_number(mcp_forwardable("tasks/update", MODERN, MODERN, &reason), 0);
+        assert_number(mcp_forwardable("tasks/update", LEGACY, LEGACY, &reason), RPC_METHOD_NOT_FOUND);
+        assert_number(mcp_forwardable("tasks/list", MODERN, MODERN, &reason), RPC_METHOD_NOT_FOUND);
+        assert_number(mcp_forwardable("ping", MODERN, MODERN, &reason), RPC_METHOD_NOT_FOUND);
 }
 
 /* --- Results ------------------------------------------------------------------------------------------------------ */
@@ -369,11 +377,16 @@ static void test_results(void) {
                 { MODERN, LEGACY, "prompts/list", "{" COMPLETE ",\"prompts\":[],\"ttlMs\":1,\"cacheScope\":\"public\"}",
                   "{\"prompts\":[]}" },
                 { MODERN, LEGACY, "tools/list",
-                  "{" COMPLETE ",\"nextCursor\":\"n\",\"tools\":[" TOOL("") "," TOOL(",\"outputSchema\":{\"type\":"
-                                                                                     "\"object\"}") "," TOOL(
-                          ",\"outputSchema\":{\"type\":\"array\"}") "," TOOL(",\"outputSchema\":{}") "],\"ttlMs\":1,"
-                                                                                                     "\"cacheScope\":"
-                                                                                                     "\"public\"}",
+                  "{" COMPLETE ",\"nextCursor\":\"n\",\"tools\":[" TOOL("") "," TOOL(
+                          ",\"outputSchema\":{\"type\":"
+                          "\"object\"}") "," TOOL(",\"outputSchema\":{\"type\":\"array\"}") "," TOOL(",\"outputSchema\""
+                                                                                                     ":{}") "],"
+                                                                                                            "\"ttlMs\":"
+                                                                                                            "1,"
+                                                                                                            "\"cacheSco"
+                                                                                                            "pe\":"
+                                                                                                            "\"public\""
+                                                                                                            "}",
                   "{\"nextCursor\":\"n\",\"tools\":[" TOOL("") "," TOOL(
                           ",\"outputSchema\":{\"type\":\"object\"}") "," TOOL("") "," TOOL("") "]}" },
                 { MODERN, LEGACY, "tools/list", "{" COMPLETE ",\"tools\":[]}", "{\"tools\":[]}" },
