@@ -145,6 +145,11 @@ void session_ask_legacy(SessionCall *call, const Outcome *outcome) {
         size_t n;
         int r;
 
+        /* Of no other request have the params been kept. */
+        if (!mcp_method_asks(call->method)) {
+                session_call_fail(call, RPC_BROKER, "The server wants input for a request that needs none");
+                return;
+        }
         if (!input || mcp_read_input_required(outcome->result, asks, &n, &state, &reason) < 0) {
                 session_call_fail(call, RPC_BROKER, reason ?: "Out of memory");
                 return;

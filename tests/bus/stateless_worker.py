@@ -83,6 +83,8 @@ def answer(message):
         return {"contents": [{"uri": params["uri"], "text": "r"}], "ttlMs": 5, "cacheScope": "private"}
     if method == "tools/call":
         return call(params)
+    if method == "completion/complete":  # wants what no answer to it may want
+        return {"resultType": "input_required", "inputRequests": {"r": {"method": "roots/list"}}, "requestState": "1"}
     raise Refusal({"code": -32601, "message": "Method not found"})
 
 

@@ -280,6 +280,13 @@ def test_what_a_client_doesnt_declare_isnt_asked(stateless_server, legacy):
     assert error.code == -32000 and session.requests == []
 
 
+def test_input_for_a_request_that_needs_none(stateless_server, legacy):
+    session = legacy(stateless_server, answers, **ASKED_ALL)
+    params = {"ref": {"type": "ref/prompt", "name": "p" * 5000}, "argument": {"name": "a", "value": ""}}
+    assert error_of(session, session.begin("completion/complete", params)).code == -32000
+    assert session.requests == []
+
+
 def test_url_elicitations_get_the_id_that_they_need(stateless_server, legacy):
     session = legacy(stateless_server, lambda message: {"action": "accept"}, elicitation={"url": {}})
     asked = {"method": "elicitation/create", "params": {"mode": "url", "url": "https://example.com", "message": "m"}}
