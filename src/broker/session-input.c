@@ -181,7 +181,7 @@ static void on_line(void *userdata, const char *line, size_t size) {
         const char *position = NULL;
         JsonSlice element;
 
-        while (size > 0 && strchr(" \t\r", *line)) {
+        while (size > 0 && (*line == ' ' || *line == '\t' || *line == '\r')) {
                 line++;
                 size--;
         }

@@ -121,7 +121,8 @@ typedef enum SessionState {
 } SessionState;
 
 struct Session {
-        TAILQ_ENTRY(Session) link;
+        TAILQ_ENTRY(Session) link, unwritten_link;
+        bool unwritten; /* in the list of these */
         Manager *manager;
         char id[33];
         Client *client; /* of its own: towards pools and limits it is one more connection of its user */

@@ -7,6 +7,8 @@
 #include "base/log.h"
 #include "broker/session-parts.h"
 
+#define BATCH_MAX ((size_t)64 * 1024) /* bytes that are worth a write of their own */
+
 static void schedule(Manager *manager) {
         (void)sd_event_source_set_enabled(manager->sessions_source, SD_EVENT_ONESHOT);
 }
@@ -39,6 +41,12 @@ static void leave_servers(Session *session) {
         }
 }
 
+static void written(Session *session) {
+        if (session->unwritten)
+                TAILQ_REMOVE(&session->manager->unwritten, session, unwritten_link);
+        session->unwritten = false;
+}
+
 static Session *session_free(Session *session) {
         Manager *manager = session->manager;
         SessionReply *reply;
@@ -52,6 +60,7 @@ static Session *session_free(Session *session) {
                 TAILQ_REMOVE(&session->held, held, link);
                 free(held);
         }
+        written(session);
         stream_free(session->stream);
         for (size_t i = 0; i < session->n_servers; i++)
                 failure_done(&session->servers[i].cold);
@@ -163,10 +172,34 @@ Buffer *session_output(Session *session, bool notification) {
 void session_sent(Session *session, int appended) {
         if (appended < 0)
                 session_close(session, "out of memory");
-        else
+        else if (session->manager->n_batches == 0 || stream_unsent(session->stream) > BATCH_MAX)
                 stream_flush(session->stream);
+        else if (!session->unwritten) {
+                session->unwritten = true;
+                TAILQ_INSERT_TAIL(&session->manager->unwritten, session, unwritten_link);
+        }
         if (stream_unsent(session->stream) > SESSION_UNSENT_SOFT)
                 session_update(session);
+}
+
+void sessions_batch(Manager *manager, bool begin) {
+        Session *session;
+
+        manager->n_batches += begin ? 1 : -1;
+        if (manager->n_batches > 0)
+                return;
+
+        while ((session = TAILQ_FIRST(&manager->unwritten))) {
+                written(session);
+                stream_flush(session->stream);
+                session_update(session);
+        }
+}
+
+static void on_batch(void *userdata, bool begin) {
+        const Session *session = userdata;
+
+        sessions_batch(session->manager, begin);
 }
 
 static void on_drained(void *userdata) {
@@ -195,6 +228,7 @@ static const StreamHandlers *stream_handlers(void) {
 
         handlers = (StreamHandlers){
                 .input = session_input,
+                .batch = on_batch,
                 .drained = on_drained,
                 .ended = on_ended,
                 .broken = on_broken,

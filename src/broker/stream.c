@@ -136,10 +136,16 @@ static int on_input(sd_event_source *source _unused_, int fd, uint32_t revents _
         ssize_t n = stream->input_socket ? recv(fd, read_buffer, sizeof(read_buffer), MSG_DONTWAIT)
                                          : read(fd, read_buffer, sizeof(read_buffer));
 
+        int r;
+
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return 0;
 
-        if (n > 0 && line_reader_feed(&stream->lines, read_buffer, n, &stream->handlers->input, stream->userdata) >= 0)
+        stream->handlers->batch(stream->userdata, /* begin= */ true);
+        r = n > 0 ? line_reader_feed(&stream->lines, read_buffer, n, &stream->handlers->input, stream->userdata)
+                  : -ENODATA;
+        stream->handlers->batch(stream->userdata, /* begin= */ false);
+        if (r >= 0)
                 return 0;
 
         stream->ended = true;

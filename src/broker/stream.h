@@ -11,9 +11,10 @@ typedef struct Stream Stream;
 
 typedef struct StreamHandlers {
         LineHandlers input;
-        void (*drained)(void *userdata); /* little is left of what waited to be read by the other side */
-        void (*ended)(void *userdata);   /* the other side writes no more */
-        void (*broken)(void *userdata);  /* it reads no more */
+        void (*batch)(void *userdata, bool begin); /* around the lines that one read brings */
+        void (*drained)(void *userdata);           /* little is left of what waited to be read by the other side */
+        void (*ended)(void *userdata);             /* the other side writes no more */
+        void (*broken)(void *userdata);            /* it reads no more */
 } StreamHandlers;
 
 /* Why descriptors can't be a session's, as a phrase; NULL: they can. */

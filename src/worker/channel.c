@@ -116,12 +116,18 @@ static void end_output(Channel *channel) {
 static int on_output(sd_event_source *source _unused_, int fd, uint32_t revents _unused_, void *userdata) {
         Channel *channel = userdata;
         ssize_t n = read_once(fd);
+        int r;
 
         if (n == -EAGAIN)
                 return 0;
 
-        if (n > 0 &&
-            line_reader_feed(&channel->lines, read_buffer, n, &channel->handlers->output, channel->userdata) >= 0) {
+        if (channel->handlers->batch)
+                channel->handlers->batch(channel->userdata, /* begin= */ true);
+        r = n > 0 ? line_reader_feed(&channel->lines, read_buffer, n, &channel->handlers->output, channel->userdata)
+                  : -ENODATA;
+        if (channel->handlers->batch)
+                channel->handlers->batch(channel->userdata, /* begin= */ false);
+        if (r >= 0) {
                 tell_unfinished(channel, /* last= */ false);
                 return 0;
         }

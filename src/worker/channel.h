@@ -14,6 +14,7 @@ typedef struct ChannelHandlers {
         /* After a read that ended within a line: what there is of it. last: there will be no more. NULL: nobody wants
          * to know, and what stands behind the last line's end is a line. */
         void (*unfinished)(void *userdata, const char *piece, size_t size, bool last);
+        void (*batch)(void *userdata, bool begin); /* around the lines that one read brings; or NULL */
         void (*diagnostic)(void *userdata, const char *line, size_t size); /* its stderr */
         void (*writable)(void *userdata);                                  /* all that was appended has left */
         void (*closed)(void *userdata, const char *what);                  /* the worker closed "stdin" or "stdout" */

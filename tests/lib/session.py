@@ -86,9 +86,9 @@ class Session:
         message = json.loads(line)
         assert message["jsonrpc"] == "2.0", line
         if "method" not in message:
-            # An id is answered once.
-            assert message["id"] is None or self._key(message["id"]) not in self.answers, line
-            self.answers.setdefault(self._key(message["id"]), []).append(message)
+            # An id is answered once; what is no request has none.
+            assert "id" not in message or self._key(message["id"]) not in self.answers, line
+            self.answers.setdefault(self._key(message.get("id")), []).append(message)
         elif "id" in message:
             self.requests.append(message)
             result = self.answer(message) if self.answer else None
