@@ -89,6 +89,10 @@ static int prepare_initialize(Session *session, const Ask *ask, Failure *failure
                 if (mcp_read_initialize(ask->input->params.text, &version, &profile, &info, &reason) < 0)
                         return invalid(failure, reason);
                 session->client->profile = mcp_profile_for(profile, MCP_ERA_LEGACY, MCP_ERA_LEGACY);
+                /* The client may have tried the other way before. */
+                if (ask->server->pool && !ask->server->warming && TAILQ_EMPTY(&session->calls) &&
+                    TAILQ_EMPTY(&session->listens))
+                        session_leave_pool(ask->server);
         }
 
         return 0;

@@ -65,7 +65,6 @@ struct SessionQuestion {
         char *text;      /* what the slices point into */
         JsonTraits traits;
 
-        ServerPool *pool;
         Worker *worker;      /* a legacy one, which waits for the answer; or NULL */
         JsonSlice worker_id; /* its own id for it */
         JsonSlice token;     /* of progress, as the worker wrote it */
@@ -164,6 +163,9 @@ void session_update(Session *session);                    /* what follows from i
 
 /* The pool that serves it, chosen by what its client can do when it is first used. -ENOMEM. */
 int session_get_pool(SessionServer *server, ServerPool **ret);
+
+/* It is chosen anew when it is next used. Nothing of the session may be under way there. */
+void session_leave_pool(SessionServer *server);
 
 /* What the server says of itself. False: not known, and ret->era may be AUTO. */
 bool session_hello(const SessionServer *server, McpHello *ret);

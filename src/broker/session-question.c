@@ -201,7 +201,7 @@ static void note_elicitation(Session *session, const McpMessage *message) {
         session->n_elicitations++;
 }
 
-static bool ask(Session *session, ServerPool *server_pool, Worker *worker, const McpMessage *message) {
+static bool ask(Session *session, Worker *worker, const McpMessage *message) {
         const McpAsk what = { .method = message->method, .params = message->params };
         Buffer *output = session_output(session, /* notification= */ false);
         SessionQuestion *question;
@@ -216,7 +216,6 @@ static bool ask(Session *session, ServerPool *server_pool, Worker *worker, const
         }
 
         question->worker_id = (JsonSlice){ id, message->id.size };
-        question->pool = server_pool;
         question->worker = worker;
         question->token = json_get(json_get(question->ask.params, "_meta"), "progressToken");
         hold_calls(session, worker, /* hold= */ true);
@@ -248,7 +247,7 @@ bool sessions_request(ServerPool *server_pool, Worker *worker, const McpMessage 
 
         if (tasks) {
                 session = of_task(server_pool, worker, message, /* clients= */ true);
-                if (!session || session->state != SESSION_OPEN || !ask(session, server_pool, worker, message))
+                if (!session || session->state != SESSION_OPEN || !ask(session, worker, message))
                         refuse(worker, message->id, RPC_INVALID_PARAMS, "There is no such task");
                 return true;
         }
@@ -272,7 +271,7 @@ bool sessions_request(ServerPool *server_pool, Worker *worker, const McpMessage 
         else if (mcp_profile_missing(profile, message->method, message->params) != 0)
                 refuse(worker, message->id, RPC_METHOD_NOT_FOUND, "The client doesn't serve that");
         else if (session->mcp.era == MCP_ERA_MODERN ? !call || !session_ask_modern(call, worker, message)
-                                                    : !ask(session, server_pool, worker, message))
+                                                    : !ask(session, worker, message))
                 refuse(worker, message->id, RPC_BROKER, "The client can't be asked now");
         return true;
 }

@@ -13,6 +13,23 @@ static void schedule(Manager *manager) {
         (void)sd_event_source_set_enabled(manager->sessions_source, SD_EVENT_ONESHOT);
 }
 
+void session_leave_pool(SessionServer *server) {
+        ServerPool *server_pool = server->pool;
+
+        if (!server_pool)
+                return;
+
+        if (server->warming)
+                pool_cancel(&server->warm_up, "the session has ended");
+        server->warming = false;
+        interests_leave(server_pool, server);
+        TAILQ_REMOVE(&server_pool->sessions, server, link);
+        if (server_pool->starter == server)
+                server_pool->starter = NULL;
+        server->pool = NULL;
+        pool_schedule(server_pool->pool);
+}
+
 /* What a pool does for it ends here, and is told to the servers. */
 static void leave_servers(Session *session) {
         SessionCall *call;
@@ -24,21 +41,8 @@ static void leave_servers(Session *session) {
         while (!TAILQ_EMPTY(&session->listens))
                 session_listen_free(TAILQ_FIRST(&session->listens));
 
-        for (size_t i = 0; i < session->n_servers; i++) {
-                SessionServer *server = &session->servers[i];
-
-                if (!server->pool)
-                        continue;
-                if (server->warming)
-                        pool_cancel(&server->warm_up, "the session has ended");
-                server->warming = false;
-                interests_leave(server->pool, server);
-                TAILQ_REMOVE(&server->pool->sessions, server, link);
-                if (server->pool->starter == server)
-                        server->pool->starter = NULL;
-                pool_schedule(server->pool->pool);
-                server->pool = NULL;
-        }
+        for (size_t i = 0; i < session->n_servers; i++)
+                session_leave_pool(&session->servers[i]);
 }
 
 static void written(Session *session) {
@@ -365,6 +369,16 @@ int session_open(Manager *manager, const SessionSpec *spec, const char **ret_id,
                   session->n_servers > 1 ? " and others" : "");
         *ret_id = session->id;
         return 0;
+}
+
+unsigned sessions_open(const Manager *manager, uid_t viewer) {
+        const Session *session;
+        unsigned n = 0;
+
+        TAILQ_FOREACH(session, &manager->sessions, link)
+                n += viewer == QUOTA_EVERYBODY || session->client->uid == viewer;
+
+        return n;
 }
 
 int sessions_init(Manager *manager) {
