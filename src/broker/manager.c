@@ -241,7 +241,6 @@ int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder,
         TAILQ_INIT(&manager->servers);
         TAILQ_INIT(&manager->clients);
         TAILQ_INIT(&manager->sessions);
-        TAILQ_INIT(&manager->unwritten);
         r = sessions_init(manager);
         if (r < 0)
                 return r;

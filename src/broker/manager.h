@@ -74,9 +74,8 @@ struct Manager {
         int log_calls;      /* the level where the configuration doesn't say */
         ServerList servers; /* sorted by name */
         ClientList clients;
-        TAILQ_HEAD(, Session) sessions, unwritten; /* unwritten: those that have something to write */
-        unsigned n_batches;                        /* sessions_batch() */
-        sd_event_source *sessions_source;          /* what has to be done for them when the loop is back */
+        TAILQ_HEAD(, Session) sessions;
+        sd_event_source *sessions_source; /* what has to be done for them when the loop is back */
 };
 
 /* launcher has to outlive it. runtime_folder: for what has to be remembered from one run to the next, or NULL;

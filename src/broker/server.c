@@ -225,12 +225,6 @@ static void on_notification(void *userdata, Worker *worker, JsonSlice method, Js
                         manager->handlers->notification(manager->userdata, client, server, name, params, traits);
 }
 
-static void on_batch(void *userdata, bool begin) {
-        const ServerPool *server_pool = userdata;
-
-        sessions_batch(server_pool->server->manager, begin);
-}
-
 static bool on_request(void *userdata, Worker *worker, const McpMessage *message) {
         return sessions_request(userdata, worker, message);
 }
@@ -290,7 +284,6 @@ static const PoolHandlers pool_handlers = {
         .crash_loop = on_crash_loop,
         .era_known = on_era_known,
         .notification = on_notification,
-        .batch = on_batch,
         .request = on_request,
         .stray = on_stray,
         .diagnostic = on_diagnostic,

@@ -120,16 +120,16 @@ typedef enum SessionState {
 } SessionState;
 
 struct Session {
-        TAILQ_ENTRY(Session) link, unwritten_link;
-        bool unwritten; /* in the list of these */
+        TAILQ_ENTRY(Session) link;
         Manager *manager;
         char id[33];
         Client *client; /* of its own: towards pools and limits it is one more connection of its user */
         Client *opener; /* of an attached one */
         Stream *stream;
         SessionState state;
-        char *reason;   /* why it closed */
-        unsigned depth; /* of nesting that is read */
+        const char *ending; /* why it ends, where that isn't its client's wish */
+        char *reason;       /* why it closed */
+        unsigned depth;     /* of nesting that is read */
 
         McpClient mcp; /* era AUTO: it hasn't said who it is */
         char *info;    /* of mcp */

@@ -4,10 +4,9 @@
 #include <stdio.h>
 #include <systemd/sd-id128.h>
 
+#include "base/cork.h"
 #include "base/log.h"
 #include "broker/session-parts.h"
-
-#define BATCH_MAX ((size_t)64 * 1024) /* bytes that are worth a write of their own */
 
 static void schedule(Manager *manager) {
         (void)sd_event_source_set_enabled(manager->sessions_source, SD_EVENT_ONESHOT);
@@ -45,12 +44,6 @@ static void leave_servers(Session *session) {
                 session_leave_pool(&session->servers[i]);
 }
 
-static void written(Session *session) {
-        if (session->unwritten)
-                TAILQ_REMOVE(&session->manager->unwritten, session, unwritten_link);
-        session->unwritten = false;
-}
-
 static Session *session_free(Session *session) {
         Manager *manager = session->manager;
         SessionReply *reply;
@@ -64,7 +57,6 @@ static Session *session_free(Session *session) {
                 TAILQ_REMOVE(&session->held, held, link);
                 free(held);
         }
-        written(session);
         stream_free(session->stream);
         for (size_t i = 0; i < session->n_servers; i++)
                 failure_done(&session->servers[i].cold);
@@ -98,7 +90,8 @@ static void end(Session *session) {
         Manager *manager = session->manager;
 
         leave_servers(session);
-        log_debug("session %s: closed: %s", session->id, session->reason ?: "?");
+        log_debug("session %s: closed: %s", session->id,
+                  session->reason && *session->reason ? session->reason : "its client has ended it");
         if (session->opener)
                 manager->handlers->session_closed(manager->userdata, session->opener, session->id,
                                                   session->reason ?: "");
@@ -108,7 +101,7 @@ static void end(Session *session) {
 void session_update(Session *session) {
         if (session->state == SESSION_ENDED && TAILQ_EMPTY(&session->calls) && TAILQ_EMPTY(&session->held) &&
             TAILQ_EMPTY(&session->replies) && stream_unsent(session->stream) == 0)
-                session_close(session, "its client has ended it");
+                session_close(session, session->ending ?: "");
 
         stream_set_reading(session->stream, session->state == SESSION_OPEN && session->held_bytes <= SESSION_HELD_MAX &&
                                                     stream_unsent(session->stream) <= SESSION_UNSENT_SOFT);
@@ -118,6 +111,7 @@ static int on_loop(sd_event_source *source _unused_, void *userdata) {
         Manager *manager = userdata;
         Session *session, *next;
 
+        cork_begin();
         TAILQ_FOREACH_SAFE(session, &manager->sessions, link, next)
                 if (session->state == SESSION_CLOSED)
                         end(session);
@@ -127,6 +121,7 @@ static int on_loop(sd_event_source *source _unused_, void *userdata) {
                         if (!TAILQ_EMPTY(&session->held))
                                 session_pump(session);
                 }
+        cork_end();
 
         return 0;
 }
@@ -176,34 +171,10 @@ Buffer *session_output(Session *session, bool notification) {
 void session_sent(Session *session, int appended) {
         if (appended < 0)
                 session_close(session, "out of memory");
-        else if (session->manager->n_batches == 0 || stream_unsent(session->stream) > BATCH_MAX)
+        else
                 stream_flush(session->stream);
-        else if (!session->unwritten) {
-                session->unwritten = true;
-                TAILQ_INSERT_TAIL(&session->manager->unwritten, session, unwritten_link);
-        }
         if (stream_unsent(session->stream) > SESSION_UNSENT_SOFT)
                 session_update(session);
-}
-
-void sessions_batch(Manager *manager, bool begin) {
-        Session *session;
-
-        manager->n_batches += begin ? 1 : -1;
-        if (manager->n_batches > 0)
-                return;
-
-        while ((session = TAILQ_FIRST(&manager->unwritten))) {
-                written(session);
-                stream_flush(session->stream);
-                session_update(session);
-        }
-}
-
-static void on_batch(void *userdata, bool begin) {
-        const Session *session = userdata;
-
-        sessions_batch(session->manager, begin);
 }
 
 static void on_drained(void *userdata) {
@@ -224,7 +195,7 @@ static void on_ended(void *userdata) {
 }
 
 static void on_broken(void *userdata) {
-        session_close(userdata, "its client has left");
+        session_close(userdata, "");
 }
 
 static const StreamHandlers *stream_handlers(void) {
@@ -232,7 +203,6 @@ static const StreamHandlers *stream_handlers(void) {
 
         handlers = (StreamHandlers){
                 .input = session_input,
-                .batch = on_batch,
                 .drained = on_drained,
                 .ended = on_ended,
                 .broken = on_broken,
@@ -404,8 +374,11 @@ void sessions_done(Manager *manager) {
 void sessions_drain(Manager *manager) {
         Session *session;
 
-        TAILQ_FOREACH(session, &manager->sessions, link)
+        TAILQ_FOREACH(session, &manager->sessions, link) {
+                if (session->state == SESSION_OPEN)
+                        session->ending = "the service is leaving";
                 on_ended(session);
+        }
 }
 
 void sessions_client_gone(Manager *manager, Client *client) {

@@ -27,9 +27,6 @@ void sessions_pump(Manager *manager);  /* a call has ended: others may go on */
 void sessions_client_gone(Manager *manager, Client *client);
 void sessions_server_gone(Server *server, const char *reason);
 
-/* Between begin and end nothing is written: what there is to say to a client then leaves together. */
-void sessions_batch(Manager *manager, bool begin);
-
 /* What a pool's workers do */
 bool sessions_request(ServerPool *server_pool, Worker *worker, const McpMessage *message);
 void sessions_cancelled(ServerPool *server_pool, Worker *worker, JsonSlice params);

@@ -22,8 +22,6 @@ typedef struct PoolHandlers {
         void (*era_known)(void *userdata, McpEra era);
         void (*notification)(void *userdata, Worker *worker, JsonSlice method, JsonSlice params,
                              const JsonTraits *traits);
-        /* Around all that one read of a worker's output brings: what follows from it can be said together. */
-        void (*batch)(void *userdata, bool begin);
         /* A request of the worker's own, but for ping: true where it is taken, and worker_answer() comes later. */
         bool (*request)(void *userdata, Worker *worker, const McpMessage *message);
         /* Lines that are no message on stdout, and lines of stderr; size may be large, bytes may be any. */

@@ -321,15 +321,8 @@ static void on_closed(void *userdata, const char *what) {
                 hang_up(worker, what);
 }
 
-static void on_batch(void *userdata, bool begin) {
-        const Worker *worker = userdata;
-
-        worker->pool->handlers->batch(worker->pool->userdata, begin);
-}
-
 static const ChannelHandlers channel_handlers = {
         .output = { .line = worker_on_line, .oversized = worker_on_oversized },
-        .batch = on_batch,
         .diagnostic = worker_on_diagnostic,
         .writable = on_writable,
         .closed = on_closed,
