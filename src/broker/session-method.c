@@ -234,6 +234,16 @@ static int on_other(Session *session, const Ask *ask, Failure *failure) {
                 return 0;
         }
 
+        if (ask->client->era == MCP_ERA_MODERN && mcp_method_of_tasks(ask->method) &&
+            !(ask->client->profile & MCP_PROFILE_EXTENSION_TASKS)) {
+                Buffer *output = session_output(session, /* notification= */ false);
+
+                if (output)
+                        session_sent(session,
+                                     mcp_append_missing_capability(output, id_of(ask), MCP_PROFILE_EXTENSION_TASKS));
+                return 0;
+        }
+
         if (ask->client->era == MCP_ERA_MODERN && ask->hello.era == MCP_ERA_LEGACY) {
                 r = session_ask_retried(session, ask->input, failure);
                 if (r != 0)

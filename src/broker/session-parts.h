@@ -243,6 +243,9 @@ bool session_ask_modern(SessionCall *call, Worker *worker, const McpMessage *mes
 int session_ask_retried(Session *session, const RpcInput *input, Failure *failure);
 bool session_ask_done(SessionCall *call, const Outcome *outcome); /* whether it waits for the client to come again */
 void session_ask_free(SessionCall *call);
+void session_ask_end(Session *session); /* the client comes no more: what waits for that is cancelled */
+/* Of a modern client's calls on a worker the one that it most likely asks for; call where there is none. */
+SessionCall *session_ask_choose(const Session *session, const Worker *worker, SessionCall *call);
 
 /* session-question.c: requests of servers to the client */
 SessionQuestion *session_question_new(Session *session, const McpAsk *ask, const JsonTraits *traits);

@@ -278,6 +278,8 @@ bool sessions_request(ServerPool *server_pool, Worker *worker, const McpMessage 
                 return true;
         }
 
+        if (session->mcp.era == MCP_ERA_MODERN)
+                call = session_ask_choose(session, worker, call);
         profile = session->mcp.era == MCP_ERA_MODERN && call ? call->client.profile : session->mcp.profile;
         if (session->state != SESSION_OPEN)
                 refuse(worker, message->id, RPC_BROKER, "The client has ended its session");
@@ -365,7 +367,9 @@ void sessions_worker_removed(ServerPool *server_pool, Worker *worker) {
                 SessionTask *task, *next_task;
 
                 TAILQ_FOREACH_SAFE(question, &server->session->questions, link, next_question)
-                        if (question->worker == worker && !question->call)
+                        if (question->worker == worker && question->call)
+                                session_question_free(question);
+                        else if (question->worker == worker)
                                 session_question_withdraw(question, (JsonSlice){ "\"the server has ended\"", 22 });
                 TAILQ_FOREACH_SAFE(task, &server->session->tasks, link, next_task)
                         if (task->worker == worker)

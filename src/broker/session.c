@@ -214,6 +214,7 @@ static void on_ended(void *userdata) {
                 return;
 
         session->state = SESSION_ENDED;
+        session_ask_end(session);
         session_refuse_questions(session, "the client has ended its session");
         session_end_listens(session);
         session_update(session);

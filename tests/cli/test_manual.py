@@ -47,3 +47,6 @@ def test_pages_are_built():
     configuration = (BUILD / "docs/mcp-exec.json.5").read_text()
     for key in ("keep_alive", "MemoryMax", "idle_timeout", "2776100ad71a41ed8ebfd63fbede6d14"):
         assert key in configuration
+    interface = (BUILD / "docs/org.example.McpExec.5").read_text()
+    for name in ("CallTool", "LaunchFailed", "QueuedCalls", "StrayLines", "ToolsChanged"):
+        assert name in interface
