@@ -115,6 +115,7 @@ static Session *only_caller(const Server *server, Worker *worker, bool askers, S
         Request *request;
 
         *ret_several = false;
+        *ret_call = NULL;
         *ret_n = 0;
         TAILQ_FOREACH(request, &worker->requests, link) {
                 SessionCall *call = session_call_of(request);
@@ -126,7 +127,8 @@ static Session *only_caller(const Server *server, Worker *worker, bool askers, S
                         return NULL;
                 }
                 session = call->session;
-                *ret_call = call;
+                if (!*ret_call || is_asker(server, call))
+                        *ret_call = call;
                 (*ret_n)++;
         }
 
