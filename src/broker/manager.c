@@ -89,6 +89,7 @@ static void apply(Manager *manager) {
                 came_or_went = came_or_went || came;
                 if (came)
                         manager->handlers->server_added(manager->userdata, server);
+                sessions_server_came(server);
                 manager->handlers->server_changed(manager->userdata, server, QUOTA_EVERYBODY);
         }
 
@@ -241,7 +242,6 @@ int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder,
         TAILQ_INIT(&manager->servers);
         TAILQ_INIT(&manager->clients);
         TAILQ_INIT(&manager->sessions);
-        TAILQ_INIT(&manager->unwritten);
         r = sessions_init(manager);
         if (r < 0)
                 return r;

@@ -32,6 +32,8 @@ typedef struct ManagerHandlers {
                              const JsonTraits *traits);
         /* One that was attached by this client */
         void (*session_closed)(void *userdata, Client *opener, const char *id, const char *reason);
+        /* Whether the client may use the server, as far as that is known without asking anybody */
+        bool (*may_use)(void *userdata, const Client *client, const Server *server);
         void (*maybe_idle)(void *userdata); /* a worker, a call or a session went */
 } ManagerHandlers;
 
@@ -74,9 +76,8 @@ struct Manager {
         int log_calls;      /* the level where the configuration doesn't say */
         ServerList servers; /* sorted by name */
         ClientList clients;
-        TAILQ_HEAD(, Session) sessions, unwritten; /* unwritten: those that have something to write */
-        unsigned n_batches;                        /* sessions_batch() */
-        sd_event_source *sessions_source;          /* what has to be done for them when the loop is back */
+        TAILQ_HEAD(, Session) sessions;
+        sd_event_source *sessions_source; /* what has to be done for them when the loop is back */
 };
 
 /* launcher has to outlive it. runtime_folder: for what has to be remembered from one run to the next, or NULL;

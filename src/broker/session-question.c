@@ -87,6 +87,21 @@ void session_refuse_questions(Session *session, const char *why) {
                 session_call_fail(question->call, RPC_BROKER, why);
 }
 
+void session_forget_pool(Session *session, const ServerPool *server_pool, const char *why) {
+        SessionQuestion *question, *next_question;
+        SessionTask *task, *next_task;
+
+        TAILQ_FOREACH_SAFE(question, &session->questions, link, next_question) {
+                if (!question->worker || question->worker->pool != server_pool->pool || question->call)
+                        continue;
+                refuse(question->worker, question->worker_id, RPC_BROKER, why);
+                session_question_withdraw(question, (JsonSlice){ "\"the server was taken away\"", 27 });
+        }
+        TAILQ_FOREACH_SAFE(task, &session->tasks, link, next_task)
+                if (!task->clients && task->worker->pool == server_pool->pool)
+                        session_task_free(session, task);
+}
+
 static void note_asker(Server *server, const char *tool) {
         size_t place = server->n_askers % ASKERS_MAX;
 
@@ -265,6 +280,8 @@ bool sessions_request(ServerPool *server_pool, Worker *worker, const McpMessage 
                 return true;
         }
 
+        if (session->mcp.era == MCP_ERA_MODERN)
+                call = session_ask_choose(session, worker, call);
         profile = session->mcp.era == MCP_ERA_MODERN && call ? call->client.profile : session->mcp.profile;
         if (session->state != SESSION_OPEN)
                 refuse(worker, message->id, RPC_BROKER, "The client has ended its session");
@@ -352,7 +369,9 @@ void sessions_worker_removed(ServerPool *server_pool, Worker *worker) {
                 SessionTask *task, *next_task;
 
                 TAILQ_FOREACH_SAFE(question, &server->session->questions, link, next_question)
-                        if (question->worker == worker && !question->call)
+                        if (question->worker == worker && question->call)
+                                session_question_free(question);
+                        else if (question->worker == worker)
                                 session_question_withdraw(question, (JsonSlice){ "\"the server has ended\"", 22 });
                 TAILQ_FOREACH_SAFE(task, &server->session->tasks, link, next_task)
                         if (task->worker == worker)

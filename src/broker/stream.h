@@ -11,10 +11,9 @@ typedef struct Stream Stream;
 
 typedef struct StreamHandlers {
         LineHandlers input;
-        void (*batch)(void *userdata, bool begin); /* around the lines that one read brings */
-        void (*drained)(void *userdata);           /* little is left of what waited to be read by the other side */
-        void (*ended)(void *userdata);             /* the other side writes no more */
-        void (*broken)(void *userdata);            /* it reads no more */
+        void (*drained)(void *userdata); /* little is left of what waited to be read by the other side */
+        void (*ended)(void *userdata);   /* the other side writes no more */
+        void (*broken)(void *userdata);  /* it reads no more */
 } StreamHandlers;
 
 /* Why descriptors can't be a session's, as a phrase; NULL: they can. */
@@ -29,7 +28,8 @@ Stream *stream_free(Stream *stream);
 /* Append here, then flush. */
 Buffer *stream_output(Stream *stream);
 
-/* Writes as much as goes; the rest follows by itself. Calls no handler: a broken stream is told from the loop. */
+/* Writes as much as goes; the rest follows by itself. While a run of messages is handled (base/cork), it waits for the
+ * others. Calls no handler: a broken stream is told from the loop. */
 void stream_flush(Stream *stream);
 
 /* Bytes that wait for the other side to read */

@@ -35,11 +35,12 @@ static int status_check_tool(Cli *cli, const char *server, const char *tool, boo
         return status;
 }
 
-/* CallTool; *ret_result is *ret_reply's. */
+/* CallTool, or on a terminal the same with a token for progress; *ret_result is *ret_reply's. */
 static int status_call_tool(Cli *cli, const char *server, const char *tool, const char *arguments,
                             sd_bus_message **ret_reply, const char **ret_result) {
         sd_bus_message *message, *reply = NULL;
         sd_bus_error error = SD_BUS_ERROR_NULL;
+        _cleanup_(freep) char *params = NULL;
         const char *result = NULL;
         bool missing = false;
         int r, status;
@@ -48,14 +49,17 @@ static int status_call_tool(Cli *cli, const char *server, const char *tool, cons
         if (status != STATUS_OK)
                 return status;
 
-        message = new_call(cli, BUS_PATH, BUS_NAME, "CallTool");
-        r = sd_bus_message_append(message, "sss", server, tool, arguments);
+        params = progress_params(cli, server, tool, arguments);
+        message = new_call(cli, BUS_PATH, BUS_NAME, params ? "Call" : "CallTool");
+        r = sd_bus_message_append(message, "sss", server, params ? "tools/call" : tool, params ?: arguments);
         if (r == -EINVAL) {
                 sd_bus_message_unref(message);
                 return fail(STATUS_USAGE, "the server's name, the tool's or the arguments are no UTF-8 text");
         }
+        cli->progress = params;
         if (r >= 0)
                 r = call_and_wait(cli, message, cli->timeout, &error, &reply);
+        cli->progress = false;
         if (r >= 0)
                 r = sd_bus_message_read(reply, "s", &result);
         sd_bus_message_unref(message);
@@ -102,6 +106,8 @@ int verb_request(Cli *cli, int argc, char *argv[]) {
                 status = status_read_json("the params", argv[3], &params);
         if (status == STATUS_OK)
                 status = status_call(cli, &reply, "Call", "sss", argv[1], argv[2], params ?: "");
+        if (status == STATUS_REMOTE && !cli->json && nearest_method(argv[2]))
+                note("Did you mean %s?", nearest_method(argv[2]));
         if (status != STATUS_OK)
                 return status;
 
@@ -124,13 +130,13 @@ static bool is_text(const Buffer *buffer) {
         return true;
 }
 
-static int status_read_code(Cli *cli, const char *file, Buffer *code) {
+static int status_read_code(Cli *cli, const char *server, const char *file, Buffer *code) {
         int status;
 
         if (cli->code && file)
                 return fail(STATUS_USAGE, "either -c CODE or %s", file);
         if (!cli->code && !file)
-                return fail(STATUS_USAGE, "code is missing: run EXECUTOR FILE, - for standard input, or -c CODE");
+                return status_no_code(server);
         if (file && streq(file, "-") && cli->pass_stdin)
                 return fail(STATUS_USAGE, "--stdin: standard input is the code already");
 
@@ -178,7 +184,7 @@ int verb_run(Cli *cli, int argc, char *argv[]) {
         const char *result, *argument = NULL;
         int status;
 
-        status = status_read_code(cli, argc > 2 ? argv[2] : NULL, &code);
+        status = status_read_code(cli, argv[1], argc > 2 ? argv[2] : NULL, &code);
         if (status == STATUS_OK && cli->pass_stdin)
                 status = status_read_file("-", &input);
         if (status == STATUS_OK)

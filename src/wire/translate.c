@@ -252,15 +252,16 @@ int mcp_forwardable(const char *method, McpEra client, McpEra worker, const char
         /* Both have them, but they don't mean the same. */
         static const char *const different[] = { "tasks/cancel", "tasks/get" };
 
-        if ((client == MCP_ERA_MODERN) == (worker == MCP_ERA_MODERN))
-                return 0;
+        bool unknown = client == MCP_ERA_MODERN ? is_one_of(method, legacy, ELEMENTSOF(legacy))
+                                                : is_one_of(method, modern, ELEMENTSOF(modern));
+
+        if (!unknown && (client == MCP_ERA_MODERN) != (worker == MCP_ERA_MODERN))
+                unknown = is_one_of(method, legacy, ELEMENTSOF(legacy)) ||
+                          is_one_of(method, modern, ELEMENTSOF(modern)) ||
+                          is_one_of(method, different, ELEMENTSOF(different));
 
         *reason = "Method not found";
-        if (is_one_of(method, legacy, ELEMENTSOF(legacy)) || is_one_of(method, modern, ELEMENTSOF(modern)) ||
-            is_one_of(method, different, ELEMENTSOF(different)))
-                return RPC_METHOD_NOT_FOUND;
-
-        return 0;
+        return unknown ? RPC_METHOD_NOT_FOUND : 0;
 }
 
 McpResultType mcp_result_type(JsonSlice result, McpEra worker) {

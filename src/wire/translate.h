@@ -56,7 +56,8 @@ int mcp_append_initialize_result(Buffer *buffer, const McpHello *hello, const ch
 /* The result of server/discover for a modern client. */
 int mcp_append_discover_result(Buffer *buffer, const McpHello *hello);
 
-/* Whether a server declares a capability, as "tools", or part of one, as "resources" and "subscribe" (part may be NULL).
+/* Whether a server declares a capability, as "tools", or part of one, as "resources" and "subscribe" (part may be
+ * NULL).
  */
 bool mcp_hello_has(const McpHello *hello, const char *capability, const char *part);
 
@@ -75,9 +76,9 @@ JsonSlice mcp_hello_server_info(const McpHello *hello);
 int mcp_append_params(Buffer *buffer, uint64_t id, McpEra worker, const char *method, const McpParams *params);
 
 /* Whether a client's request can be forwarded to a worker of that era. 0, or the code to refuse it with, and *reason
- * (static): methods that one era has and the other hasn't, and that the broker serves itself or not at all (ping,
- * initialize, logging/setLevel, resources/subscribe and unsubscribe to a MODERN worker; server/discover,
- * subscriptions/listen to a LEGACY one; tasks of the one or the other kind). Same era: all may. */
+ * (static): for methods that the client's own era doesn't have, and between the eras for those that the broker serves
+ * itself or not at all (ping, initialize, logging/setLevel, resources/subscribe and unsubscribe, server/discover,
+ * subscriptions/listen, tasks of the one or the other kind). */
 int mcp_forwardable(const char *method, McpEra client, McpEra worker, const char **reason);
 
 /* --- Results ------------------------------------------------------------------------------------------------------ */

@@ -14,7 +14,6 @@ typedef struct ChannelHandlers {
         /* After a read that ended within a line: what there is of it. last: there will be no more. NULL: nobody wants
          * to know, and what stands behind the last line's end is a line. */
         void (*unfinished)(void *userdata, const char *piece, size_t size, bool last);
-        void (*batch)(void *userdata, bool begin); /* around the lines that one read brings; or NULL */
         void (*diagnostic)(void *userdata, const char *line, size_t size); /* its stderr */
         void (*writable)(void *userdata);                                  /* all that was appended has left */
         void (*closed)(void *userdata, const char *what);                  /* the worker closed "stdin" or "stdout" */
@@ -30,8 +29,9 @@ DEFINE_CLEANUP(Channel *, channel_free, channel_freep)
 /* Append messages here, then flush. NULL once the input is closed. */
 Buffer *channel_input(Channel *channel);
 
-/* Writes as much as the pipe takes; the rest follows by itself. Calls no handler. -EPIPE where the worker has closed
- * its end: nothing can be written any more. */
+/* Writes as much as the pipe takes; the rest follows by itself. While a run of messages is handled (base/cork), it
+ * waits for the others. Calls no handler. -EPIPE where the worker has closed its end: nothing can be written any more.
+ */
 int channel_flush(Channel *channel);
 
 /* Whether bytes wait for the worker to read */

@@ -151,7 +151,10 @@ static Worker *choose_worker(Pool *pool, const Request *request) {
         Worker *worker, *best = NULL;
 
         if (request->pinned)
-                return worker_available_pinned(request->pinned) ? request->pinned : NULL;
+                return worker_available_pinned(request->pinned) &&
+                                       (request->pinned->n_unapproved == 0 || request->approves)
+                               ? request->pinned
+                               : NULL;
 
         TAILQ_FOREACH(worker, &pool->workers, link)
                 if (worker->config == pool->config && worker_available(worker) &&
@@ -322,7 +325,8 @@ int pool_submit(Pool *pool, Request *request, Failure *failure) {
         if (pool->n_workers == 0 && pool_failing(pool))
                 return pool_refuse_failing(pool, failure);
 
-        if (pool->n_queued + pool->n_in_flight >= config->pool.max * concurrency + config->pool.queue &&
+        if (!request->approves &&
+            pool->n_queued + pool->n_in_flight >= config->pool.max * concurrency + config->pool.queue &&
             !yield_place(pool, request))
                 return failure_set(
                         failure, FAILURE_LIMITS_EXCEEDED,
@@ -407,6 +411,7 @@ void pool_set_config(Pool *pool, ServerConfig *config) {
         server_config_unref(pool->config);
         pool->config = server_config_ref(config);
         pool->era = config->era;
+        pool->no_spares = false;
         buffer_done(&pool->greeting);
         pool_forget_crashes(pool);
 
@@ -424,7 +429,7 @@ void pool_stop(Pool *pool, FailureCode code, const char *why, bool drain) {
 
         failure_set(&failure, code, "Server %s: %s", pool->config->name, why);
         pool_forget_crashes(pool);
-        pool->wanted = pool->prestart = false;
+        pool->wanted = pool->prestart = pool->no_spares = false;
         pool->closing = true;
 
         pool_fail_queue(pool, &failure);
@@ -451,7 +456,7 @@ void pool_restart(Pool *pool) {
                 worker_drain(worker);
 
         pool->prestart = true;
-        pool->closing = false;
+        pool->closing = pool->no_spares = false;
         pool_schedule(pool);
 }
 

@@ -22,8 +22,6 @@ typedef struct PoolHandlers {
         void (*era_known)(void *userdata, McpEra era);
         void (*notification)(void *userdata, Worker *worker, JsonSlice method, JsonSlice params,
                              const JsonTraits *traits);
-        /* Around all that one read of a worker's output brings: what follows from it can be said together. */
-        void (*batch)(void *userdata, bool begin);
         /* A request of the worker's own, but for ping: true where it is taken, and worker_answer() comes later. */
         bool (*request)(void *userdata, Worker *worker, const McpMessage *message);
         /* Lines that are no message on stdout, and lines of stderr; size may be large, bytes may be any. */
@@ -56,11 +54,12 @@ struct Pool {
         unsigned n_processes; /* all, the leaving ones included */
 
         sd_event_source *run_source, *deadline_source, *retry_source;
-        unsigned n_relaunches;       /* in search of the era, since the last worker became ready */
-        bool wanted;                 /* somebody has called: keep min workers */
-        bool prestart;               /* start one although nothing waits for it */
-        bool held;                   /* somebody waits for what a worker says unasked: one is kept */
-        bool closing;                /* was told to stop: starts nothing before somebody calls again */
+        unsigned n_relaunches; /* in search of the era, since the last worker became ready */
+        bool wanted;           /* somebody has called: keep min workers */
+        bool prestart;         /* start one although nothing waits for it */
+        bool held;             /* somebody waits for what a worker says unasked: one is kept */
+        bool closing;          /* was told to stop: starts nothing before somebody calls again */
+        bool no_spares;        /* a command, started ahead of its call, didn't wait for it: pool.min doesn't count */
         uint64_t inherited_activity; /* for the next worker: when its predecessor was last used; 0: it starts anew */
         CrashPolicy crashes;
         Failure last_crash; /* shown while nothing is started */

@@ -258,10 +258,11 @@ def test_a_modern_client_that_repeats_odd_things(service, open_session):
     session = open_session(raw=True)
     meta = {META + "protocolVersion": MODERN, META + "clientCapabilities": {"sampling": {}}}
     call = {"name": "echo", "arguments": {"message": "x"}, "_meta": meta}
-    for extra in ({"requestState": "mcp-exec:1"}, {"requestState": 7}, {"inputResponses": []}):
+    # A legacy server gives no states, so that one which isn't the broker's is nobody's.
+    for extra in ({"requestState": "unknown"}, {"requestState": ""}, {"requestState": 7}, {"inputResponses": []}):
         with refused(-32602):
             session.request("tools/call", {**call, **extra})
-    for extra in ({"requestState": "unknown"}, {"inputResponses": {}}, {"inputResponses": {"q1": 7}}):
+    for extra in ({"inputResponses": {}}, {"inputResponses": {"q1": 7}}):
         assert session.request("tools/call", {**call, **extra})["content"]
     for notifications in ([], {"toolsListChanged": 7}, {"resourceSubscriptions": "x"}, {"resourceSubscriptions": [7]}):
         with refused(-32602):
