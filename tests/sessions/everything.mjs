@@ -24,9 +24,7 @@ export function answerSampling(request) {
 }
 
 async function lists(client, t) {
-    t.note('server', { version: client.getServerVersion(), capabilities: client.getServerCapabilities(),
-        instructions: client.getInstructions() });
-    await t.step('ping', () => client.ping());
+    t.note('server', { version: client.getServerVersion(), instructions: client.getInstructions() });
     await t.step('tools/list', () => client.listTools());
     await t.step('prompts/list', () => client.listPrompts());
     await t.step('resources/list', () => client.listResources());
@@ -168,11 +166,16 @@ async function requestsOfTheServer(client, t, { call }) {
         t.note('asked for', await t.expect('elicitation', isAsked('elicitation/create')));
     }
     user.action = 'accept';
+
+    await t.step('roots', () => call({ name: 'get-roots-list', arguments: {} }));
+}
+
+// The stateless era has neither: what was an error asks for input there.
+async function errorsAndChangedRoots(client, t, { call }) {
     for (const attempt of ['refused', 'again'])
         await t.step(`elicitation by error, ${attempt}`, () => call({ name: 'trigger-url-elicitation',
             arguments: { url: 'https://example.org/first', errorPath: true, elicitationId: 'other' } }));
 
-    await t.step('roots', () => call({ name: 'get-roots-list', arguments: {} }));
     t.forget();
     user.roots = [{ uri: 'file:///tmp/three', name: 'Three' }];
     await client.sendRootsListChanged();
@@ -222,13 +225,26 @@ async function tasks(client, t, { tasks: own, other, call }) {
     await t.step('elicitation as a task', () => call({ name: 'trigger-elicitation-request-async', arguments: {} }));
 }
 
+/** What does not depend on the era. */
+export async function meetAcross(client, t, adapter) {
+    await adapter.listen();
+    await lists(client, t);
+    await tools(client, t, adapter);
+    await resourcesAndPrompts(client, t);
+    await progressAndCancel(client, t, adapter);
+    await requestsOfTheServer(client, t, adapter);
+}
+
 export async function meet(client, t, adapter) {
+    t.note('capabilities', client.getServerCapabilities());
+    await t.step('ping', () => client.ping());
     await lists(client, t);
     await tools(client, t, adapter);
     await resourcesAndPrompts(client, t);
     await progressAndCancel(client, t, adapter);
     await subscriptionsAndLevels(client, t, adapter);
     await requestsOfTheServer(client, t, adapter);
+    await errorsAndChangedRoots(client, t, adapter);
     if (adapter.tasks)
         await tasks(client, t, adapter);
     await t.step('a method that is none', () => adapter.request('no/such/method', {}));
