@@ -32,6 +32,8 @@ typedef struct ManagerHandlers {
                              const JsonTraits *traits);
         /* One that was attached by this client */
         void (*session_closed)(void *userdata, Client *opener, const char *id, const char *reason);
+        /* Whether the client may use the server, as far as that is known without asking anybody */
+        bool (*may_use)(void *userdata, const Client *client, const Server *server);
         void (*maybe_idle)(void *userdata); /* a worker, a call or a session went */
 } ManagerHandlers;
 

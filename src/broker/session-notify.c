@@ -1,6 +1,6 @@
 /* What workers say unasked: to the sessions that it concerns, and to no other */
 
-#include "broker/session-parts.h"
+#include "broker/aggregate.h"
 
 typedef struct News {
         ServerPool *pool;
@@ -35,6 +35,8 @@ static void on_list_changed(SessionServer *server, const News *news) {
         unsigned list = mcp_list_changed(news->method.text);
         SessionListen *listen;
 
+        if (server->session->aggregate)
+                aggregate_list_changed(server, list);
         if (server->session->mcp.era == MCP_ERA_LEGACY)
                 send_unsubscribed(server->session, news);
         TAILQ_FOREACH(listen, &server->session->listens, link)

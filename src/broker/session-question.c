@@ -87,6 +87,21 @@ void session_refuse_questions(Session *session, const char *why) {
                 session_call_fail(question->call, RPC_BROKER, why);
 }
 
+void session_forget_pool(Session *session, const ServerPool *server_pool, const char *why) {
+        SessionQuestion *question, *next_question;
+        SessionTask *task, *next_task;
+
+        TAILQ_FOREACH_SAFE(question, &session->questions, link, next_question) {
+                if (!question->worker || question->worker->pool != server_pool->pool || question->call)
+                        continue;
+                refuse(question->worker, question->worker_id, RPC_BROKER, why);
+                session_question_withdraw(question, (JsonSlice){ "\"the server was taken away\"", 27 });
+        }
+        TAILQ_FOREACH_SAFE(task, &session->tasks, link, next_task)
+                if (!task->clients && task->worker->pool == server_pool->pool)
+                        session_task_free(session, task);
+}
+
 static void note_asker(Server *server, const char *tool) {
         size_t place = server->n_askers % ASKERS_MAX;
 
@@ -115,6 +130,7 @@ static Session *only_caller(const Server *server, Worker *worker, bool askers, S
         Request *request;
 
         *ret_several = false;
+        *ret_call = NULL;
         *ret_n = 0;
         TAILQ_FOREACH(request, &worker->requests, link) {
                 SessionCall *call = session_call_of(request);
@@ -126,7 +142,8 @@ static Session *only_caller(const Server *server, Worker *worker, bool askers, S
                         return NULL;
                 }
                 session = call->session;
-                *ret_call = call;
+                if (!*ret_call || is_asker(server, call))
+                        *ret_call = call;
                 (*ret_n)++;
         }
 

@@ -30,6 +30,7 @@ struct Request {
         const char *method;
         McpParams params;
         Worker *pinned; /* only this worker will do: the request fails when it goes */
+        bool approves;  /* also where the worker isn't approved of: by this it will be */
         bool asks;      /* it may ask back: no worker gets such requests of two callers at a time */
         void (*done)(Request *request, const Outcome *outcome);
         void (*progress)(Request *request, JsonSlice params, const JsonTraits *traits); /* optional */

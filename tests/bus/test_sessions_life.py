@@ -110,6 +110,14 @@ def test_servers_that_have_no_sessions(service, caller):
     session.close()
 
 
+def test_the_private_socket_passes_no_descriptors(make_service):
+    service = make_service(private=True)
+    service.obedient()
+    service.run_directly()
+    with fails("InvalidArguments", "on the bus"):
+        Session.open(service.private_caller(), "obedient")
+
+
 def test_so_many_sessions(service, caller):
     service.obedient()
     service.settings(limits={"sessions_per_user": 3})
