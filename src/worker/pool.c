@@ -349,6 +349,7 @@ void pool_set_config(Pool *pool, ServerConfig *config) {
         server_config_unref(pool->config);
         pool->config = server_config_ref(config);
         pool->era = config->era;
+        pool->no_spares = false;
         pool_forget_crashes(pool);
 
         TAILQ_FOREACH(worker, &pool->workers, link) {
@@ -365,7 +366,7 @@ void pool_stop(Pool *pool, FailureCode code, const char *why, bool drain) {
 
         failure_set(&failure, code, "Server %s: %s", pool->config->name, why);
         pool_forget_crashes(pool);
-        pool->wanted = pool->prestart = false;
+        pool->wanted = pool->prestart = pool->no_spares = false;
         pool->closing = true;
 
         pool_fail_queue(pool, &failure);
@@ -392,7 +393,7 @@ void pool_restart(Pool *pool) {
                 worker_drain(worker);
 
         pool->prestart = true;
-        pool->closing = false;
+        pool->closing = pool->no_spares = false;
         pool_schedule(pool);
 }
 
