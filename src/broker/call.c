@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "broker/message-ids.h"
+#include "broker/session.h"
 
 #define METHOD_MAX_BYTES 256
 #define TOOL_MAX_BYTES 1024
@@ -145,6 +146,7 @@ static void call_end(Call *call, const Outcome *outcome) {
         call->done(call, outcome);
         free(call);
         record_write(&record);
+        sessions_pump(manager);
         manager->handlers->maybe_idle(manager->userdata);
 }
 

@@ -25,5 +25,9 @@ int objects_append_properties(sd_bus_message *message, const BusObject *object, 
 char *server_object_path(const Server *server);
 char *worker_object_path(const Worker *worker);
 
+/* sessions.c: methods of the root object */
+int method_open_session(sd_bus_message *message, void *userdata, sd_bus_error *error);
+int method_attach_session(sd_bus_message *message, void *userdata, sd_bus_error *error);
+
 /* signals.c: the manager's news as signals. Signals are nobody's due: one that can't be sent is dropped. */
 extern const ManagerHandlers signals_handlers;

@@ -239,6 +239,17 @@ static void on_notification(void *userdata, Client *client, const Server *server
         buffer_done(&text);
 }
 
+static int append_session(sd_bus_message *signal, const void *what) {
+        const char *const *texts = what;
+
+        return sd_bus_message_append(signal, "ss", texts[0], texts[1]);
+}
+
+static void on_session_closed(void *userdata, Client *opener, const char *id, const char *reason) {
+        tell(userdata, opener,
+             &(News){ BUS_PATH, BUS_NAME, "SessionClosed", append_session, (const char *const[]){ id, reason } });
+}
+
 static void on_configured(void *userdata) {
         service_configured(userdata);
 }
@@ -259,5 +270,6 @@ const ManagerHandlers signals_handlers = {
         .worker_changed = on_worker_changed,
         .worker_removed = on_worker_removed,
         .notification = on_notification,
+        .session_closed = on_session_closed,
         .maybe_idle = on_maybe_idle,
 };

@@ -116,6 +116,7 @@ int verb_call(Cli *cli, int argc, char *argv[]);
 int verb_request(Cli *cli, int argc, char *argv[]);
 int verb_run(Cli *cli, int argc, char *argv[]);
 int verb_batch(Cli *cli, int argc, char *argv[]);
+int verb_stdio(Cli *cli, int argc, char *argv[]);
 int verb_manage(Cli *cli, int argc, char *argv[]);
 int verb_reload(Cli *cli, int argc, char *argv[]);
 int verb_status(Cli *cli, int argc, char *argv[]);

@@ -17,6 +17,7 @@ static const Verb verbs[] = {
         { "request", 2, 3, verb_request, "SERVER METHOD [JSON|-|@FILE]", "Send any MCP request" },
         { "run", 1, 2, verb_run, "EXECUTOR FILE|-|-c CODE", "Run code" },
         { "batch", 1, 2, verb_batch, "FILE.jsonl|- [SERVER]", "Send many requests, a line each" },
+        { "stdio", 0, -1, verb_stdio, "[SERVER...]", "Speak MCP on standard input and output" },
         { "start", 1, -1, verb_manage, "SERVER...", "Start a worker" },
         { "stop", 1, -1, verb_manage, "SERVER...", "Stop all workers" },
         { "restart", 1, -1, verb_manage, "SERVER...", "Replace all workers" },

@@ -7,6 +7,7 @@
 #include "mcp-exec/cli.h"
 
 static bool use_colors, errors_as_json, silent;
+static char *failure, *failure_name;
 
 static const char *const color_codes[] = {
         [COLOR_NONE] = "",          [COLOR_BOLD] = "\x1b[1m",     [COLOR_DIM] = "\x1b[2m",
@@ -111,9 +112,17 @@ void put_lines(FILE *file, const char *text, size_t size) {
                 (void)fputc('\n', file);
 }
 
+static void keep(char **where, const char *text) {
+        free(*where);
+        *where = strdup(text);
+}
+
 int fail_named(int status, const char *name, const char *message) {
         if (silent)
                 return status;
+
+        keep(&failure, message);
+        keep(&failure_name, name);
 
         (void)fflush(stdout);
         if (errors_as_json) {
@@ -132,6 +141,11 @@ int fail_named(int status, const char *name, const char *message) {
         }
 
         return status;
+}
+
+const char *last_failure(const char **ret_name) {
+        *ret_name = failure_name ?: "";
+        return failure ?: "";
 }
 
 int fail(int status, const char *format, ...) {

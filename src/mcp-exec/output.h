@@ -34,6 +34,8 @@ Color state_color(const char *state);
 /* Tells what is wrong on stderr, as "mcp-exec: ..." or, with --json, as an object. Returns status. */
 int fail(int status, const char *format, ...) _printf_(2, 3);
 int fail_named(int status, const char *name, const char *message);
+/* The text of what was told last, and its name. Valid until the next failure. */
+const char *last_failure(const char **ret_name);
 /* The same without the program's end */
 void note(const char *format, ...) _printf_(1, 2);
 

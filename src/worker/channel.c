@@ -6,9 +6,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "base/cork.h"
+
 #define READ_SIZE ((size_t)64 * 1024)
 #define DRAIN_MAX ((size_t)16 << 20) /* a grandchild that holds the pipe could write for ever */
 #define DIAGNOSTIC_MAX ((size_t)8192)
+#define HELD_MAX ((size_t)64 * 1024) /* what waits for others that leave with it */
 
 struct Channel {
         const ChannelHandlers *handlers;
@@ -19,6 +22,7 @@ struct Channel {
         sd_event_source *input_source, *output_source, *diagnostics_source;
 
         Buffer input;
+        Cork cork;
         bool finishing; /* nothing more will be appended */
         uint64_t written;
         LineReader lines, diagnostics;
@@ -47,7 +51,7 @@ static void input_closed(Channel *channel) {
         buffer_done(&channel->input);
 }
 
-int channel_flush(Channel *channel) {
+static int write_input(Channel *channel) {
         while (buffer_size(&channel->input) > 0) {
                 ssize_t n = write(channel->input_fd, buffer_data(&channel->input), buffer_size(&channel->input));
 
@@ -70,11 +74,26 @@ int channel_flush(Channel *channel) {
         return 0;
 }
 
+int channel_flush(Channel *channel) {
+        if (buffer_size(&channel->input) < HELD_MAX && cork_hold(&channel->cork))
+                return 0;
+
+        return write_input(channel);
+}
+
+/* That the worker has closed its end is told from the loop. */
+static void on_uncorked(void *userdata) {
+        Channel *channel = userdata;
+
+        if (write_input(channel) < 0)
+                channel_update(channel);
+}
+
 static int on_input(sd_event_source *source _unused_, int fd _unused_, uint32_t revents, void *userdata) {
         Channel *channel = userdata;
         bool broken = revents & (EPOLLERR | EPOLLHUP);
 
-        if (!broken && channel_flush(channel) < 0)
+        if (!broken && write_input(channel) < 0)
                 broken = true;
 
         if (broken) {
@@ -116,12 +135,17 @@ static void end_output(Channel *channel) {
 static int on_output(sd_event_source *source _unused_, int fd, uint32_t revents _unused_, void *userdata) {
         Channel *channel = userdata;
         ssize_t n = read_once(fd);
+        int r = -EPIPE;
 
         if (n == -EAGAIN)
                 return 0;
 
-        if (n > 0 &&
-            line_reader_feed(&channel->lines, read_buffer, n, &channel->handlers->output, channel->userdata) >= 0) {
+        if (n > 0) {
+                cork_begin();
+                r = line_reader_feed(&channel->lines, read_buffer, n, &channel->handlers->output, channel->userdata);
+                cork_end();
+        }
+        if (r >= 0) {
                 tell_unfinished(channel, /* last= */ false);
                 return 0;
         }
@@ -195,6 +219,7 @@ int channel_new(sd_event *event, int input, int output, int diagnostics, size_t 
                 .lines = { .limit = message_max, .whole = whole },
                 .diagnostics.limit = DIAGNOSTIC_MAX,
                 .socket = is_socket(input),
+                .cork = { on_uncorked, channel },
         };
 
         r = sd_event_add_io(event, &channel->input_source, input, 0, on_input, channel);
@@ -215,6 +240,7 @@ Channel *channel_free(Channel *channel) {
         if (!channel)
                 return NULL;
 
+        cork_forget(&channel->cork);
         close_end(&channel->input_source, &channel->input_fd);
         close_end(&channel->output_source, &channel->output_fd);
         close_end(&channel->diagnostics_source, &channel->diagnostics_fd);
@@ -241,7 +267,7 @@ bool channel_quiet(const Channel *channel) {
 }
 
 bool channel_blocked(const Channel *channel) {
-        return buffer_size(&channel->input) > 0;
+        return buffer_size(&channel->input) > 0 && !channel->cork.waiting;
 }
 
 uint64_t channel_unread(const Channel *channel) {

@@ -29,8 +29,9 @@ DEFINE_CLEANUP(Channel *, channel_free, channel_freep)
 /* Append messages here, then flush. NULL once the input is closed. */
 Buffer *channel_input(Channel *channel);
 
-/* Writes as much as the pipe takes; the rest follows by itself. Calls no handler. -EPIPE where the worker has closed
- * its end: nothing can be written any more. */
+/* Writes as much as the pipe takes; the rest follows by itself. While a run of messages is handled (base/cork), it
+ * waits for the others. Calls no handler. -EPIPE where the worker has closed its end: nothing can be written any more.
+ */
 int channel_flush(Channel *channel);
 
 /* Whether bytes wait for the worker to read */

@@ -18,7 +18,8 @@ typedef enum RequestKind {
 typedef struct Outcome {
         const Failure *failure; /* NULL: it has a result */
         JsonSlice result;
-        JsonTraits traits; /* of the line that the result stands in */
+        JsonSlice error;   /* the server's own JSON-RPC error object, where failure tells of one */
+        JsonTraits traits; /* of the line that these stand in */
 } Outcome;
 
 /* One message for a pool's workers, and the one answer. The owner embeds it, sets the first block, and keeps it, with
@@ -28,17 +29,21 @@ struct Request {
         const void *caller; /* whose it is, compared alone: callers take turns in the queue */
         const char *method;
         McpParams params;
+        Worker *pinned; /* only this worker will do: the request fails when it goes */
+        bool asks;      /* it may ask back: no worker gets such requests of two callers at a time */
         void (*done)(Request *request, const Outcome *outcome);
         void (*progress)(Request *request, JsonSlice params, const JsonTraits *traits); /* optional */
 
         /* The pool's */
         Pool *pool;
-        Worker *worker; /* NULL: queued */
+        Worker *worker;      /* NULL: queued */
+        Worker *answered_by; /* that had it: good while done() runs on a result or an error of the server */
         uint64_t id;
         uint64_t position;               /* in the stream to the worker */
         uint64_t sent;                   /* CLOCK_MONOTONIC, usec */
         uint64_t deadline, deadline_max; /* likewise */
         bool retried;
+        bool held;     /* its clock stands still */
         uint64_t turn; /* its place in the queue: the turn of its caller */
         TAILQ_ENTRY(Request) link;
 };

@@ -15,6 +15,7 @@ import private_bus  # noqa: E402
 from caller import ALICE, BOB  # noqa: E402
 from mock_polkit import MockPolkit  # noqa: E402
 from service import DAEMON, ECHO_WORKER, PYTHON, Service  # noqa: E402
+from session import Session  # noqa: E402
 from steps import LINES, ONCE  # noqa: E402
 
 
@@ -138,3 +139,20 @@ def pytest_runtest_makereport(item, call):
         for log in sorted(Path(item.funcargs["tmp_path"]).glob("service*/mcp-execd.log")):
             text = re.sub(r"[^\x20-\x7e\n]", "?", log.read_text(errors="replace"))
             report.sections.append((str(log), text[-8000:]))
+
+
+@pytest.fixture
+def open_session(service, caller):
+    """Sessions on the service's servers; initialized unless raw."""
+    opened = []
+
+    def make(server="obedient", answer=None, raw=False, **capabilities):
+        session = Session.open(caller, server, answer)
+        opened.append(session)
+        if not raw:
+            session.initialize(**capabilities)
+        return session
+
+    yield make
+    for session in opened:
+        session.close()
