@@ -157,13 +157,22 @@ void call_cancel(Call *call, const char *reason) {
         call_end(call, NULL);
 }
 
+void call_fail(Call *call, const Failure *failure) {
+        pool_cancel(&call->request, failure_message(failure));
+        call_end(call, &(Outcome){ .failure = failure });
+}
+
 /* The caller knows its request by the token that it chose, the worker by one of the broker. */
 static void on_progress(Request *request, JsonSlice params, const JsonTraits *traits) {
         Call *call = (Call *)((char *)request - offsetof(Call, request));
-        JsonSlice token = json_get(params, "progressToken");
-        JsonSlice before = { params.data, token.data - params.data },
+        JsonSlice token = json_get(params, "progressToken"), before = { params.data, token.data - params.data },
                   behind = { token.data + token.size, params.data + params.size - (token.data + token.size) };
         Buffer text = {};
+
+        if (call->progress) {
+                call->progress(call, params);
+                return;
+        }
 
         if (json_append(&text, before, traits) >= 0 &&
             json_append(&text, request->params.token, &request->params.traits) >= 0 &&
@@ -197,6 +206,12 @@ int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *
                                    "mcp-exec.json)",
                                    spec->tool ? "arguments" : "params", size, limit);
 
+        if (spec->timeout > server->config->timeouts.call_max)
+                return failure_set(failure, FAILURE_INVALID_ARGUMENTS,
+                                   "timeout is %.3g s, and server %s allows %.3g s (timeouts.call_max)",
+                                   (double)spec->timeout / USEC_PER_SEC, spec->server,
+                                   (double)server->config->timeouts.call_max / USEC_PER_SEC);
+
         call = new0(Call, 1);
         if (!call || client_note_server(client, server) < 0 || server_get_pool(server, client, &server_pool) < 0)
                 return failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
@@ -205,6 +220,7 @@ int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *
                 .request = { .kind = spec->kind,
                              .caller = client,
                              .method = spec->method,
+                             .timeout = spec->timeout,
                              .done = on_done,
                              .progress = on_progress },
                 .manager = manager,
@@ -213,12 +229,15 @@ int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *
                 .started = now_monotonic(manager),
                 .bytes = size,
                 .done = spec->done,
+                .progress = spec->progress,
                 .userdata = spec->userdata,
         };
         r = read_params(spec, size, server->config, &call->request.params, failure);
         if (r < 0)
                 return r;
         call->request.params.tool = spec->tool;
+        if (spec->progress && !call->request.params.token.data)
+                call->request.params.token = (JsonSlice){ "0", 1 };
 
         r = quota_charge_call(&manager->quota, client->uid, client->n_calls, size, failure);
         if (r < 0)

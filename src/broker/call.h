@@ -12,6 +12,7 @@ struct Call {
         uint64_t started; /* usec, CLOCK_MONOTONIC */
         size_t bytes;
         void (*done)(Call *call, const Outcome *outcome);
+        void (*progress)(Call *call, JsonSlice params);
         void *userdata;
 };
 
@@ -20,6 +21,10 @@ typedef struct CallSpec {
         const char *server, *method;
         const char *tool;   /* set: method is tools/call, params its arguments */
         const char *params; /* JSON text, "" for none */
+        uint64_t timeout;   /* usec, up to timeouts.call_max; 0: timeouts.call */
+        bool large;         /* the result may stand in a file */
+        /* Asks for progress in any case, and is told what the server says; NULL: the client is, where it asked. */
+        void (*progress)(Call *call, JsonSlice params);
         /* Called once, unless call_start() failed: the call is freed behind it. outcome is NULL where the client has
          * left, and there is nobody to answer. */
         void (*done)(Call *call, const Outcome *outcome);
@@ -37,6 +42,9 @@ void call_record(Manager *manager, const Client *client, const char *server, con
 
 /* Its client doesn't wait any more. */
 void call_cancel(Call *call, const char *reason);
+
+/* Its worker is told to give it up, its client why. */
+void call_fail(Call *call, const Failure *failure);
 
 /* One item of a batch: its failure, or its result's JSON text, which it owns */
 typedef struct BatchItem {

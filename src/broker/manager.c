@@ -3,6 +3,8 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "broker/call.h"
+#include "broker/job.h"
+#include "broker/payload.h"
 #include "broker/tools.h"
 
 static void log_problems(const Catalogue *catalogue) {
@@ -151,6 +153,7 @@ unsigned manager_workers(const Manager *manager, uid_t viewer) {
 
 unsigned manager_calls(const Manager *manager, uid_t viewer) {
         const Client *client;
+        const Job *job;
         unsigned n = 0;
 
         if (viewer == QUOTA_EVERYBODY)
@@ -159,6 +162,9 @@ unsigned manager_calls(const Manager *manager, uid_t viewer) {
         TAILQ_FOREACH(client, &manager->clients, link)
                 if (client->uid == viewer)
                         n += client->n_calls;
+        TAILQ_FOREACH(job, &manager->jobs, link)
+                if (job->client->uid == viewer)
+                        n += job->client->n_calls;
 
         return n;
 }
@@ -169,6 +175,7 @@ void manager_client_gone(Manager *manager, Client *client) {
 
         while ((call = TAILQ_FIRST(&client->calls)))
                 call_cancel(call, "the caller has left");
+        jobs_client_gone(manager, client);
 
         for (size_t i = 0; i < client->n_servers; i++) {
                 ServerPool *server_pool;
@@ -215,13 +222,14 @@ int manager_get_callable(Manager *manager, const char *name, Server **ret, Failu
 }
 
 bool manager_idle(const Manager *manager) {
-        return manager->quota.calls == 0 && manager->quota.workers == 0;
+        return manager->quota.calls == 0 && manager->quota.workers == 0 && TAILQ_EMPTY(&manager->jobs);
 }
 
 void manager_leave(Manager *manager) {
         Server *server;
         ServerPool *server_pool;
 
+        jobs_forget(manager);
         TAILQ_FOREACH(server, &manager->servers, link)
                 TAILQ_FOREACH(server_pool, &server->pools, link)
                         pool_stop(server_pool->pool, FAILURE_UNAVAILABLE, "the service is leaving", /* drain= */ true);
@@ -244,6 +252,8 @@ int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder,
         quota_init(&manager->quota);
         TAILQ_INIT(&manager->servers);
         TAILQ_INIT(&manager->clients);
+        TAILQ_INIT(&manager->jobs);
+        TAILQ_INIT(&manager->payloads);
 
         manager->eras = era_cache_new(runtime_folder);
         if (!manager->eras)
@@ -273,12 +283,15 @@ Manager *manager_free(Manager *manager) {
         TAILQ_FOREACH(server, &manager->servers, link)
                 TAILQ_FOREACH(server_pool, &server->pools, link)
                         pool_stop(server_pool->pool, FAILURE_UNAVAILABLE, "the service is leaving", /* drain= */ false);
+        jobs_forget(manager);
         while ((client = TAILQ_FIRST(&manager->clients)))
                 manager_client_gone(manager, client);
         while ((server = TAILQ_FIRST(&manager->servers)))
                 server_free(server);
         catalogue_free(manager->catalogue);
         era_cache_free(manager->eras);
+        payloads_forget(manager);
+        sd_event_source_disable_unref(manager->job_timer);
         quota_done(&manager->quota);
         sd_event_unref(manager->event);
         free(manager);

@@ -9,6 +9,7 @@
 typedef struct Manager Manager;
 typedef struct ServerPool ServerPool;
 typedef struct ToolCache ToolCache;
+typedef struct Job Job;
 
 /* What the manager tells whoever shows it to the world. */
 typedef struct ManagerHandlers {
@@ -26,7 +27,11 @@ typedef struct ManagerHandlers {
         /* To one client that is entitled to it */
         void (*notification)(void *userdata, Client *client, const Server *server, const char *method, JsonSlice params,
                              const JsonTraits *traits);
-        void (*maybe_idle)(void *userdata); /* a worker or a call went */
+        void (*job_added)(void *userdata, Job *job);
+        void (*job_progress)(void *userdata, Job *job);
+        void (*job_finished)(void *userdata, Job *job);
+        void (*job_removed)(void *userdata, Job *job);
+        void (*maybe_idle)(void *userdata); /* a worker, a call or a job went */
 } ManagerHandlers;
 
 /* A pool with what the broker knows of its owner */
@@ -60,6 +65,11 @@ struct Manager {
         int log_calls;      /* the level where the configuration doesn't say */
         ServerList servers; /* sorted by name */
         ClientList clients;
+        TAILQ_HEAD(, Job) jobs;
+        sd_event_source *job_timer;     /* for the next one that isn't kept any longer */
+        TAILQ_HEAD(, Payload) payloads; /* that are open elsewhere alone */
+        sd_event_source *payload_timer;
+        uint64_t payload_pause; /* usec, until these are looked at again */
 };
 
 /* launcher has to outlive it. runtime_folder: for what has to be remembered from one run to the next, or NULL; folders
@@ -83,10 +93,10 @@ unsigned manager_calls(const Manager *manager, uid_t viewer);
 /* The client left the bus: its calls are cancelled, and its own workers stopped. Frees it. */
 void manager_client_gone(Manager *manager, Client *client);
 
-/* No call and no worker: nothing that anybody would miss */
+/* No call, worker or job, also none that is kept: nothing that anybody would miss */
 bool manager_idle(const Manager *manager);
 
-/* Lets the warm workers go; calls under way are finished. */
+/* Lets the warm workers and the jobs that are done go; calls under way are finished. */
 void manager_leave(Manager *manager);
 
 /* Always -EREMOTEIO, with *failure set: NoSuchServer, and what may have been meant. */

@@ -58,6 +58,11 @@ int authorize_use(Service *service, sd_bus_message *message, const Server *serve
                   size_t n_questions, sd_bus_error *error);
 int authorize_manage(Service *service, sd_bus_message *message, const Question *question, sd_bus_error *error);
 
+/* All of that for one call of a server, which has to be there. question->tool: where it is said beside params. params:
+ * NULL where they are no text; then a tool that polkit decides on has to be said. Returns as authorize_use(). */
+int authorize_call(Service *service, sd_bus_message *message, const Question *question, const char *params,
+                   sd_bus_error *error);
+
 /* Leaves the record of a call that was refused before it came so far. */
 void authorize_record(Service *service, const Question *question, FailureCode code);
 

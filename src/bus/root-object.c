@@ -124,25 +124,12 @@ static int start(Service *service, sd_bus_message *message, CallSpec *spec, sd_b
 static int method_call(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Service *service = userdata;
         CallSpec spec = { .kind = REQUEST_CALL };
-        _cleanup_(freep) char *tool = NULL;
-        Question question = {};
-        Server *server;
         int r;
 
         r = sd_bus_message_read(message, "sss", &spec.server, &spec.method, &spec.params);
         if (r < 0)
                 return r;
-
-        question = (Question){ .server = spec.server, .method = spec.method };
-        r = find_used(service, &question, &server, error);
-        if (r < 0)
-                return r;
-        r = authorize_tool(service, server, spec.method, spec.params, &tool, error);
-        if (r < 0)
-                return r;
-
-        question.tool = tool;
-        r = authorize_use(service, message, server, &question, 1, error);
+        r = authorize_call(service, message, &(Question){ spec.server, spec.method, NULL }, spec.params, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -603,6 +590,9 @@ static const sd_bus_vtable vtable[] = {
                SD_BUS_PARAM(result), method_call_tool),
         METHOD("CallBatch", "sa(ss)", SD_BUS_PARAM(server) SD_BUS_PARAM(calls), "a(bs)", SD_BUS_PARAM(results),
                method_call_batch),
+        METHOD("StartJob", "sssa{sv}",
+               SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params) SD_BUS_PARAM(options), "o",
+               SD_BUS_PARAM(job), method_start_job),
         METHOD("Notify", "sss", SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params), "", , method_notify),
         METHOD("ListServers", "", , "a(sss)", SD_BUS_PARAM(servers), method_list_servers),
         METHOD("ListTools", "s", SD_BUS_PARAM(server), "a(sss)", SD_BUS_PARAM(tools), method_list_tools),

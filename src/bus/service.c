@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "broker/job.h"
 #include "bus/errors.h"
 #include "bus/objects.h"
 #include "bus/peers.h"
@@ -169,6 +170,7 @@ void service_reload(Service *service) {
 static int on_loop_end(sd_event_source *source _unused_, void *userdata) {
         Service *service = userdata;
 
+        jobs_fail(service->manager, "the service is leaving");
         peers_done(service);
         service->manager = manager_free(service->manager);
         private_done(service);

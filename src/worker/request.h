@@ -1,8 +1,10 @@
 #pragma once
 
 #include "base/macro.h"
+#include "base/memory-file.h"
 #include "wire/mcp.h"
 #include "worker/failure.h"
+#include "worker/server-config.h"
 
 typedef struct Pool Pool;
 typedef struct Worker Worker;
@@ -19,6 +21,8 @@ typedef struct Outcome {
         const Failure *failure; /* NULL: it has a result */
         JsonSlice result;
         JsonTraits traits; /* of the line that the result stands in */
+        /* Where it is set the result stands there instead, sealed: it may be taken. */
+        MemoryFile **file;
 } Outcome;
 
 /* One message for a pool's workers, and the one answer. The owner embeds it, sets the first block, and keeps it, with
@@ -28,6 +32,7 @@ struct Request {
         const void *caller; /* whose it is, compared alone: callers take turns in the queue */
         const char *method;
         McpParams params;
+        uint64_t timeout; /* usec; 0: timeouts.call */
         void (*done)(Request *request, const Outcome *outcome);
         void (*progress)(Request *request, JsonSlice params, const JsonTraits *traits); /* optional */
 
@@ -44,3 +49,8 @@ struct Request {
 };
 
 typedef TAILQ_HEAD(RequestList, Request) RequestList;
+
+/* How long a worker may be silent about it */
+static inline uint64_t request_timeout(const Request *request, const ServerConfig *config) {
+        return request->timeout ?: config->timeouts.call;
+}

@@ -97,7 +97,7 @@ static void on_progress(Worker *worker, const McpMessage *message) {
         if (!request)
                 return;
 
-        request->deadline = MIN(usec_add(now, worker->config->timeouts.call), request->deadline_max);
+        request->deadline = MIN(usec_add(now, request_timeout(request, worker->config)), request->deadline_max);
         if (request->progress && request->params.token.data)
                 request->progress(request, message->params, &message->traits);
 }

@@ -206,7 +206,7 @@ int worker_send(Worker *worker, Request *request) {
         request->position = position;
         request->sent = now;
         request->deadline_max = usec_add(now, worker->config->timeouts.call_max);
-        request->deadline = MIN(usec_add(now, worker->config->timeouts.call), request->deadline_max);
+        request->deadline = MIN(usec_add(now, request_timeout(request, worker->config)), request->deadline_max);
         pool_watch_deadline(worker->pool, request->deadline);
         return 0;
 }
