@@ -25,6 +25,7 @@ typedef struct Settings {
         struct {
                 unsigned calls_per_connection, calls_per_user, calls;
                 unsigned workers_per_user, workers;
+                unsigned sessions_per_user, sessions;
                 uint64_t queued_bytes_per_user, queued_bytes;
                 uint64_t message; /* one inline request or reply */
                 unsigned jobs_per_user, jobs, finished_jobs_per_user;

@@ -5,7 +5,8 @@
 #include "broker/call.h"
 #include "broker/job.h"
 #include "broker/payload.h"
-#include "broker/tools.h"
+#include "broker/list-store.h"
+#include "broker/session.h"
 
 static void log_problems(const Catalogue *catalogue) {
         const Problem *problem;
@@ -171,20 +172,14 @@ unsigned manager_calls(const Manager *manager, uid_t viewer) {
 
 void manager_client_gone(Manager *manager, Client *client) {
         Call *call;
-        Server *server;
 
+        sessions_client_gone(manager, client);
         while ((call = TAILQ_FIRST(&client->calls)))
                 call_cancel(call, "the caller has left");
         jobs_client_gone(manager, client);
 
-        for (size_t i = 0; i < client->n_servers; i++) {
-                ServerPool *server_pool;
-
-                server = client->servers[i];
-                server_pool = server->config->scope == SERVER_SCOPE_CLIENT ? server_find_pool(server, client) : NULL;
-                if (server_pool)
-                        pool_stop(server_pool->pool, FAILURE_CANCELLED, "its client has left", /* drain= */ false);
-        }
+        for (size_t i = 0; i < client->n_servers; i++)
+                server_stop_client(client->servers[i], client);
 
         TAILQ_REMOVE(&manager->clients, client, link);
         client_free(client);
@@ -222,7 +217,8 @@ int manager_get_callable(Manager *manager, const char *name, Server **ret, Failu
 }
 
 bool manager_idle(const Manager *manager) {
-        return manager->quota.calls == 0 && manager->quota.workers == 0 && TAILQ_EMPTY(&manager->jobs);
+        return manager->quota.calls == 0 && manager->quota.workers == 0 && manager->quota.sessions == 0 &&
+               TAILQ_EMPTY(&manager->jobs);
 }
 
 void manager_leave(Manager *manager) {
@@ -235,8 +231,9 @@ void manager_leave(Manager *manager) {
                         pool_stop(server_pool->pool, FAILURE_UNAVAILABLE, "the service is leaving", /* drain= */ true);
 }
 
-int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder, const char *const *folders,
-                bool required, const ManagerHandlers *handlers, void *userdata, Manager **ret) {
+int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder, const char *cache_folder,
+                const char *const *folders, bool required, const ManagerHandlers *handlers, void *userdata,
+                Manager **ret) {
         _cleanup_(manager_freep) Manager *manager = new0(Manager, 1);
         int r;
 
@@ -254,9 +251,14 @@ int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder,
         TAILQ_INIT(&manager->clients);
         TAILQ_INIT(&manager->jobs);
         TAILQ_INIT(&manager->payloads);
+        TAILQ_INIT(&manager->sessions);
+        r = sessions_init(manager);
+        if (r < 0)
+                return r;
 
         manager->eras = era_cache_new(runtime_folder);
-        if (!manager->eras)
+        manager->lists = list_store_new(cache_folder);
+        if (!manager->eras || !manager->lists)
                 return -ENOMEM;
 
         r = catalogue_new(event, folders, required, on_catalogue_changed, manager, &manager->catalogue);
@@ -284,6 +286,7 @@ Manager *manager_free(Manager *manager) {
                 TAILQ_FOREACH(server_pool, &server->pools, link)
                         pool_stop(server_pool->pool, FAILURE_UNAVAILABLE, "the service is leaving", /* drain= */ false);
         jobs_forget(manager);
+        sessions_done(manager);
         while ((client = TAILQ_FIRST(&manager->clients)))
                 manager_client_gone(manager, client);
         while ((server = TAILQ_FIRST(&manager->servers)))
@@ -292,6 +295,7 @@ Manager *manager_free(Manager *manager) {
         era_cache_free(manager->eras);
         payloads_forget(manager);
         sd_event_source_disable_unref(manager->job_timer);
+        list_store_free(manager->lists);
         quota_done(&manager->quota);
         sd_event_unref(manager->event);
         free(manager);

@@ -3,7 +3,7 @@
 struct QuotaUser {
         TAILQ_ENTRY(QuotaUser) link;
         uid_t uid;
-        unsigned calls, workers, jobs;
+        unsigned calls, workers, sessions, jobs;
         uint64_t queued_bytes, payload_bytes;
 };
 
@@ -41,7 +41,8 @@ static QuotaUser *get_user(Quota *quota, uid_t uid) {
 
 /* A user of whom nothing is charged isn't kept. */
 static void put_user(Quota *quota, QuotaUser *user) {
-        if (user->calls > 0 || user->workers > 0 || user->jobs > 0 || user->queued_bytes > 0 || user->payload_bytes > 0)
+        if (user->calls > 0 || user->workers > 0 || user->sessions > 0 || user->jobs > 0 || user->queued_bytes > 0 ||
+            user->payload_bytes > 0)
                 return;
 
         TAILQ_REMOVE(&quota->users, user, link);
@@ -95,6 +96,39 @@ void quota_release_call(Quota *quota, uid_t uid, size_t bytes) {
 
         user->calls--;
         user->queued_bytes -= bytes;
+        put_user(quota, user);
+}
+
+int quota_charge_session(Quota *quota, uid_t uid, Failure *failure) {
+        const __typeof__(quota->settings.limits) *limits = &quota->settings.limits;
+        QuotaUser *user = get_user(quota, uid);
+        int r = 0;
+
+        if (!user)
+                return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
+
+        if (user->sessions >= limits->sessions_per_user)
+                r = exceeded(failure, "sessions of this user are open", limits->sessions_per_user, "sessions_per_user");
+        else if (quota->sessions >= limits->sessions)
+                r = exceeded(failure, "sessions are open", limits->sessions, "sessions");
+        if (r < 0) {
+                put_user(quota, user);
+                return r;
+        }
+
+        user->sessions++;
+        quota->sessions++;
+        return 0;
+}
+
+void quota_release_session(Quota *quota, uid_t uid) {
+        QuotaUser *user = get_user(quota, uid);
+
+        quota->sessions--;
+        if (!user)
+                return;
+
+        user->sessions--;
         put_user(quota, user);
 }
 

@@ -11,7 +11,7 @@ typedef struct QuotaUser QuotaUser;
 
 typedef struct Quota {
         Settings settings; /* its limits */
-        unsigned calls, workers, jobs;
+        unsigned calls, workers, sessions, jobs;
         uint64_t queued_bytes, payload_bytes;
         TAILQ_HEAD(, QuotaUser) users;
 } Quota;
@@ -23,6 +23,9 @@ void quota_done(Quota *quota);
  * is released with the same arguments. n_connection: the calls that the caller's connection has under way. */
 int quota_charge_call(Quota *quota, uid_t uid, unsigned n_connection, size_t bytes, Failure *failure);
 void quota_release_call(Quota *quota, uid_t uid, size_t bytes);
+
+int quota_charge_session(Quota *quota, uid_t uid, Failure *failure);
+void quota_release_session(Quota *quota, uid_t uid);
 
 int quota_charge_worker(Quota *quota, uid_t uid, Failure *failure);
 void quota_release_worker(Quota *quota, uid_t uid);

@@ -29,5 +29,9 @@ char *job_object_path(const Job *job);
 /* Methods of the root object that have files of their own */
 int method_start_job(sd_bus_message *message, void *userdata, sd_bus_error *error);
 
+/* sessions.c: methods of the root object */
+int method_open_session(sd_bus_message *message, void *userdata, sd_bus_error *error);
+int method_attach_session(sd_bus_message *message, void *userdata, sd_bus_error *error);
+
 /* signals.c: the manager's news as signals. Signals are nobody's due: one that can't be sent is dropped. */
 extern const ManagerHandlers signals_handlers;

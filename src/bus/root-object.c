@@ -2,7 +2,7 @@
 
 #include "base/log.h"
 #include "broker/call.h"
-#include "broker/tools.h"
+#include "broker/lists.h"
 #include "bus/errors.h"
 #include "bus/objects.h"
 #include "bus/peers.h"
@@ -421,7 +421,19 @@ static int method_list_servers(sd_bus_message *message, void *userdata, sd_bus_e
         return r;
 }
 
-static int reply_tools(const Pending *pending, const Tool *tools, size_t n_tools) {
+static int append_tool(sd_bus_message *reply, const ListItem *tool, size_t *size) {
+        JsonSlice whole = { tool->text, strlen(tool->text) }, schema = json_get(whole, "inputSchema");
+        _cleanup_(freep) char *description = json_decode(json_get(whole, "description")),
+                              *text = json_is(schema, '{') ? strndup(schema.data, schema.size) : strdup("{}");
+
+        if (!text)
+                return -ENOMEM;
+
+        *size += strlen(description ?: "") + strlen(text);
+        return sd_bus_message_append(reply, "(sss)", tool->name, description ?: "", text);
+}
+
+static int reply_tools(const Pending *pending, const ListItem *tools, size_t n_tools) {
         sd_bus_message *message = pending->message, *reply = NULL;
         size_t size = 0;
         int r;
@@ -429,10 +441,8 @@ static int reply_tools(const Pending *pending, const Tool *tools, size_t n_tools
         r = sd_bus_message_new_method_return(message, &reply);
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'a', "(sss)");
-        for (size_t i = 0; i < n_tools && r >= 0; i++) {
-                r = sd_bus_message_append(reply, "(sss)", tools[i].name, tools[i].description, tools[i].schema);
-                size += strlen(tools[i].description) + strlen(tools[i].schema);
-        }
+        for (size_t i = 0; i < n_tools && r >= 0; i++)
+                r = append_tool(reply, &tools[i], &size);
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
         if (r >= 0)
@@ -443,7 +453,7 @@ static int reply_tools(const Pending *pending, const Tool *tools, size_t n_tools
         return r;
 }
 
-static void tools_done(void *userdata, const Tool *tools, size_t n_tools, const Failure *failure) {
+static void tools_done(void *userdata, const ListItem *tools, size_t n_tools, const Failure *failure) {
         Pending *pending = userdata;
         int r = 0;
 
@@ -480,7 +490,7 @@ static int method_list_tools(sd_bus_message *message, void *userdata, sd_bus_err
         pending = pending_new(service, message);
         if (!pending)
                 return -ENOMEM;
-        r = tools_list(server, service->caller, tools_done, pending, &failure);
+        r = list_get(server, service->caller, LIST_TOOLS, tools_done, pending, &failure);
         if (r >= 0)
                 return 1;
 
@@ -594,6 +604,11 @@ static const sd_bus_vtable vtable[] = {
                SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params) SD_BUS_PARAM(options), "o",
                SD_BUS_PARAM(job), method_start_job),
         METHOD("Notify", "sss", SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params), "", , method_notify),
+        METHOD("OpenSession", "sa{sv}", SD_BUS_PARAM(server) SD_BUS_PARAM(options), "h", SD_BUS_PARAM(socket),
+               method_open_session),
+        METHOD("AttachSession", "shha{sv}",
+               SD_BUS_PARAM(server) SD_BUS_PARAM(in) SD_BUS_PARAM(out) SD_BUS_PARAM(options), "s", SD_BUS_PARAM(id),
+               method_attach_session),
         METHOD("ListServers", "", , "a(sss)", SD_BUS_PARAM(servers), method_list_servers),
         METHOD("ListTools", "s", SD_BUS_PARAM(server), "a(sss)", SD_BUS_PARAM(tools), method_list_tools),
         METHOD("StartServer", "s", SD_BUS_PARAM(server), "", , method_start_server),
@@ -612,6 +627,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_SIGNAL_WITH_NAMES("ToolsChanged", "s", SD_BUS_PARAM(server), 0),
         SD_BUS_SIGNAL_WITH_NAMES("Notification", "sss", SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params),
                                  0),
+        SD_BUS_SIGNAL_WITH_NAMES("SessionClosed", "ss", SD_BUS_PARAM(id) SD_BUS_PARAM(reason), 0),
         SD_BUS_VTABLE_END,
 };
 

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "broker/job.h"
+#include "broker/session.h"
 #include "bus/errors.h"
 #include "bus/objects.h"
 #include "bus/peers.h"
@@ -159,6 +160,7 @@ void service_stop(Service *service) {
         service->stopping = true;
         service->leave_deadline = usec_add(service_now(service), LEAVE_TIME);
         leave_at(service, service->leave_deadline);
+        sessions_drain(service->manager);
         release(service);
 }
 
@@ -207,10 +209,26 @@ static char *runtime_folder(bool user) {
         return folder;
 }
 
+/* What only the user, or the machine's administrator, clears; NULL where there is none */
+static char *cache_folder(bool user) {
+        const char *unit = getenv("CACHE_DIRECTORY"), *parent = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+        char *folder = NULL;
+        int n;
+
+        if (!user)
+                n = unit && unit[0] == '/' ? asprintf(&folder, "%s/lists", unit) : -1;
+        else if (parent && parent[0] == '/')
+                n = asprintf(&folder, "%s/mcp-exec/lists", parent);
+        else
+                n = home && home[0] == '/' ? asprintf(&folder, "%s/.cache/mcp-exec/lists", home) : -1;
+
+        return n < 0 ? NULL : folder;
+}
+
 int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *options, Service **ret) {
         _cleanup_(service_freep) Service *service = new0(Service, 1);
         const char *const *folders = options->folders;
-        _cleanup_(freep) char *runtime = runtime_folder(options->user);
+        _cleanup_(freep) char *runtime = runtime_folder(options->user), *cache = cache_folder(options->user);
         char **standard = NULL;
         int r;
 
@@ -252,7 +270,7 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
                         return -ENOMEM;
                 folders = (const char *const *)standard;
         }
-        r = manager_new(event, launcher, runtime, folders, options->folders != NULL, &signals_handlers, service,
+        r = manager_new(event, launcher, runtime, cache, folders, options->folders != NULL, &signals_handlers, service,
                         &service->manager);
         strings_free(standard);
         if (r < 0)

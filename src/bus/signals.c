@@ -291,6 +291,17 @@ static void on_job_finished(void *userdata, Job *job) {
         tell_owner(userdata, job, "Finished", append_finished);
 }
 
+static int append_session(sd_bus_message *signal, const void *what) {
+        const char *const *texts = what;
+
+        return sd_bus_message_append(signal, "ss", texts[0], texts[1]);
+}
+
+static void on_session_closed(void *userdata, Client *opener, const char *id, const char *reason) {
+        tell(userdata, opener,
+             &(News){ BUS_PATH, BUS_NAME, "SessionClosed", append_session, (const char *const[]){ id, reason } });
+}
+
 static void on_configured(void *userdata) {
         service_configured(userdata);
 }
@@ -315,5 +326,6 @@ const ManagerHandlers signals_handlers = {
         .job_progress = on_job_progress,
         .job_finished = on_job_finished,
         .job_removed = on_job_removed,
+        .session_closed = on_session_closed,
         .maybe_idle = on_maybe_idle,
 };

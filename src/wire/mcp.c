@@ -221,6 +221,32 @@ int mcp_params_read(const char *text, size_t size, unsigned depth_max, McpParams
         return 0;
 }
 
+int mcp_params_locate(JsonSlice object, const JsonTraits *traits, McpParams *ret, const char **ret_reason) {
+        McpParams params = { .text = object, .traits = *traits };
+        const char *position = NULL;
+        JsonSlice key, value;
+
+        *ret_reason = "has to be an object";
+        if (object.data && !json_is(object, '{'))
+                return -EINVAL;
+
+        while (json_next_member(object, &position, &key, &value))
+                if (json_equal(key, "_meta"))
+                        params.meta = value;
+                else if (json_equal(key, "name"))
+                        params.name = value;
+
+        if (params.meta.data) {
+                *ret_reason = "_meta has to be an object";
+                if (!json_is(params.meta, '{'))
+                        return -EINVAL;
+                params.token = json_get(params.meta, "progressToken");
+        }
+
+        *ret = params;
+        return 0;
+}
+
 /* What the broker itself says in _meta, then what the caller said there, less what is the broker's to say */
 static int append_meta(Buffer *buffer, uint64_t id, McpEra era, const McpParams *params, bool progress) {
         bool has_capabilities = json_get(params->meta, META_CAPABILITIES).data,
@@ -397,7 +423,7 @@ int mcp_append_notification(Buffer *buffer, const char *method, const McpParams 
         return finish(buffer, before, r);
 }
 
-int mcp_append_initialize(Buffer *buffer, uint64_t id) {
+int mcp_append_initialize(Buffer *buffer, uint64_t id, unsigned profile) {
         size_t before = buffer_size(buffer);
         int r;
 
@@ -407,7 +433,11 @@ int mcp_append_initialize(Buffer *buffer, uint64_t id) {
         if (r >= 0)
                 r = buffer_append_string(
                         buffer, ",\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"" MCP_VERSION_LEGACY
-                                "\",\"capabilities\":{},\"clientInfo\":" CLIENT_INFO "}");
+                                "\",\"clientInfo\":" CLIENT_INFO ",\"capabilities\":");
+        if (r >= 0)
+                r = mcp_append_profile(buffer, profile);
+        if (r >= 0)
+                r = buffer_append(buffer, "}", 1);
         return finish(buffer, before, r);
 }
 
@@ -438,6 +468,30 @@ static int append_answer(Buffer *buffer, JsonSlice id, const char *outcome) {
         if (r >= 0)
                 r = buffer_append_string(buffer, outcome);
         return finish(buffer, before, r);
+}
+
+static int append_outcome(Buffer *buffer, JsonSlice id, const char *name, JsonSlice value, const JsonTraits *traits) {
+        size_t before = buffer_size(buffer);
+        int r;
+
+        r = buffer_reserve(buffer, value.size + id.size + 64);
+        if (r >= 0)
+                r = buffer_append_string(buffer, "{\"jsonrpc\":\"2.0\",\"id\":");
+        if (r >= 0)
+                r = buffer_append(buffer, id.data, id.size);
+        if (r >= 0)
+                r = buffer_append_string(buffer, name);
+        if (r >= 0)
+                r = json_append(buffer, value, traits);
+        return finish(buffer, before, r);
+}
+
+int mcp_append_result(Buffer *buffer, JsonSlice id, JsonSlice result, const JsonTraits *traits) {
+        return append_outcome(buffer, id, ",\"result\":", result, traits);
+}
+
+int mcp_append_error(Buffer *buffer, JsonSlice id, JsonSlice error, const JsonTraits *traits) {
+        return append_outcome(buffer, id, ",\"error\":", error, traits);
 }
 
 int mcp_append_empty_result(Buffer *buffer, JsonSlice id) {

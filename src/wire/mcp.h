@@ -36,6 +36,28 @@ typedef struct McpMessage {
         uint64_t number; /* that integer */
 } McpMessage;
 
+/* What a client can do for a server, as it declares it at initialize: a legacy server decides by it what it offers. A
+ * set of bits, the same for clients that differ in nothing that matters. */
+enum {
+        MCP_PROFILE_ROOTS = 1 << 0,
+        MCP_PROFILE_ROOTS_CHANGED = 1 << 1,
+        MCP_PROFILE_SAMPLING = 1 << 2,
+        MCP_PROFILE_SAMPLING_CONTEXT = 1 << 3,
+        MCP_PROFILE_SAMPLING_TOOLS = 1 << 4,
+        MCP_PROFILE_ELICITATION_FORM = 1 << 5,
+        MCP_PROFILE_ELICITATION_URL = 1 << 6,
+        MCP_PROFILE_TASKS_LIST = 1 << 7,
+        MCP_PROFILE_TASKS_CANCEL = 1 << 8,
+        MCP_PROFILE_TASKS_SAMPLING = 1 << 9,
+        MCP_PROFILE_TASKS_ELICITATION = 1 << 10,
+};
+
+/* capabilities: an object, or nothing */
+unsigned mcp_profile_read(JsonSlice capabilities);
+
+/* The capabilities that stand for a profile, as an object. -ENOMEM. */
+int mcp_append_profile(Buffer *buffer, unsigned profile);
+
 /* 0, also for noise; -EBADMSG or -E2BIG as json_scan(). */
 int mcp_parse(const char *line, size_t size, unsigned depth_max, McpMessage *ret, JsonError *error);
 
@@ -72,13 +94,19 @@ typedef struct McpParams {
  * in two ways: error->reason says which. */
 int mcp_params_read(const char *text, size_t size, unsigned depth_max, McpParams *ret, JsonError *error);
 
+/* The same for an object inside of a line that was checked, or nothing: only locates. -EINVAL with *ret_reason where it
+ * is no object, or its _meta none. */
+int mcp_params_locate(JsonSlice object, const JsonTraits *traits, McpParams *ret, const char **ret_reason);
+
 /* Each of these appends one message with its line's end. -ENOMEM: the buffer is as it was.
  *
  * A request to a modern server gets the _meta that the revision wants. The progress token is the broker's own id,
  * where the caller asked for progress or the request is a tools/call: progress restarts a call's clock. */
 int mcp_append_request(Buffer *buffer, uint64_t id, McpEra era, const char *method, const McpParams *params);
 int mcp_append_notification(Buffer *buffer, const char *method, const McpParams *params);
-int mcp_append_initialize(Buffer *buffer, uint64_t id);
+int mcp_append_initialize(Buffer *buffer, uint64_t id, unsigned profile);
 int mcp_append_cancelled(Buffer *buffer, uint64_t id, const char *reason);
 int mcp_append_empty_result(Buffer *buffer, JsonSlice id);
+int mcp_append_result(Buffer *buffer, JsonSlice id, JsonSlice result, const JsonTraits *traits);
+int mcp_append_error(Buffer *buffer, JsonSlice id, JsonSlice error, const JsonTraits *traits);
 int mcp_append_method_not_found(Buffer *buffer, JsonSlice id);

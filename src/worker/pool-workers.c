@@ -30,7 +30,8 @@ static void fail_requests_of(Pool *pool, Worker *worker, const char *how) {
                 bool seen = request->position < written || worker->wire == &once_protocol;
 
                 previous = TAILQ_PREV(request, RequestList, link);
-                if (!pool->closing && (!seen || (pool->config->idempotent && !request->retried && !too_large))) {
+                if (!pool->closing && !request->pinned &&
+                    (!seen || (pool->config->idempotent && !request->retried && !too_large))) {
                         request->retried = request->retried || seen;
                         pool_requeue(request);
                 }
@@ -51,7 +52,24 @@ static void fail_requests_of(Pool *pool, Worker *worker, const char *how) {
         }
 }
 
+static void fail_pinned_on(Pool *pool, Worker *worker) {
+        Request *request, *next;
+        Failure failure = {};
+
+        failure_set(&failure, FAILURE_WORKER_DIED, "Server %s: the worker that this call was for is gone",
+                    pool->config->name);
+        do {
+                TAILQ_FOREACH_SAFE(request, &pool->queue, link, next)
+                        if (request->pinned == worker)
+                                break;
+                if (request)
+                        pool_fail_request(request, &failure);
+        } while (request);
+        failure_done(&failure);
+}
+
 void pool_remove_worker(Pool *pool, Worker *worker, const char *how, bool crashed) {
+        fail_pinned_on(pool, worker);
         pool->handlers->worker_removed(pool->userdata, worker, how, crashed);
         TAILQ_REMOVE(&pool->workers, worker, link);
         pool->n_processes--;
@@ -142,18 +160,19 @@ static bool successor_needed(Pool *pool) {
 
 static unsigned launches_needed(Pool *pool) {
         unsigned concurrency = server_config_per_call(pool->config) ? 1 : pool->config->pool.concurrency, coming = 0,
-                 needed = 0, room = pool->config->pool.max - MIN(pool->n_workers, pool->config->pool.max);
+                 needed = 0, n_queued = pool->n_queued - pool->n_pinned,
+                 room = pool->config->pool.max - MIN(pool->n_workers, pool->config->pool.max);
         Worker *worker;
 
         TAILQ_FOREACH(worker, &pool->workers, link)
                 if (pool_counts(pool, worker) && worker->state == WORKER_STARTING)
                         coming += concurrency;
 
-        if (pool->n_queued > coming)
-                needed = (pool->n_queued - coming + concurrency - 1) / concurrency;
+        if (n_queued > coming)
+                needed = (n_queued - coming + concurrency - 1) / concurrency;
         if (pool->wanted && pool->n_workers < pool->config->pool.min)
                 needed = MAX(needed, pool->config->pool.min - pool->n_workers);
-        if (pool->prestart && pool->n_workers == 0)
+        if ((pool->prestart || pool->held) && pool->n_workers == 0)
                 needed = MAX(needed, 1u);
         pool->prestart = false;
 
@@ -232,7 +251,8 @@ int pool_run(sd_event_source *source _unused_, void *userdata) {
                         account_crash(pool, worker, "was killed");
                 else if (worker->state == WORKER_EXITED)
                         reap(pool, worker);
-                else if (worker->state == WORKER_DRAINING && worker->n_requests == 0 && !worker->hung_up)
+                else if (worker->state == WORKER_DRAINING && worker->n_requests == 0 && worker->n_holds == 0 &&
+                         !worker->hung_up)
                         worker_stop(worker, /* impatient= */ false);
         }
 

@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#define GREETING_MAX ((size_t)1 << 20)
+
 uint64_t pool_now(const Pool *pool) {
         uint64_t usec = 0;
 
@@ -19,6 +21,12 @@ void pool_set_era(Pool *pool, McpEra era) {
 
         pool->era = era;
         pool->handlers->era_known(pool->userdata, era);
+}
+
+void pool_set_greeting(Pool *pool, JsonSlice result, const JsonTraits *traits) {
+        buffer_done(&pool->greeting);
+        if (result.size > GREETING_MAX || json_append(&pool->greeting, result, traits) < 0)
+                buffer_done(&pool->greeting);
 }
 
 /* The worker's configuration is the pool's, and it is or will be ready. */
@@ -45,6 +53,7 @@ static void unlink_request(Request *request) {
         } else {
                 TAILQ_REMOVE(&pool->queue, request, link);
                 pool->n_queued--;
+                pool->n_pinned -= request->pinned != NULL;
         }
 
         request->pool = NULL;
@@ -68,6 +77,7 @@ void pool_requeue(Request *request) {
         pool->n_in_flight--;
         TAILQ_INSERT_HEAD(&pool->queue, request, link);
         pool->n_queued++;
+        pool->n_pinned += request->pinned != NULL;
 }
 
 void pool_fail_queue(Pool *pool, const Failure *failure) {
@@ -96,6 +106,7 @@ static void enqueue(Pool *pool, Request *request) {
         else
                 TAILQ_INSERT_HEAD(&pool->queue, request, link);
         pool->n_queued++;
+        pool->n_pinned += request->pinned != NULL;
 }
 
 /* Where the queue is full, a caller that has few waiting takes the place of the last of the one that has most. */
@@ -123,13 +134,27 @@ static bool yield_place(Pool *pool, const Request *request) {
         return true;
 }
 
+/* Whether another caller's call that may ask back is there: whom the worker asks couldn't be told. */
+static bool others_ask(const Worker *worker, const Request *request) {
+        const Request *other;
+
+        TAILQ_FOREACH(other, &worker->requests, link)
+                if (other->asks && other->caller != request->caller)
+                        return true;
+
+        return false;
+}
+
 /* The least busy worker that can take a request */
-static Worker *choose_worker(Pool *pool) {
+static Worker *choose_worker(Pool *pool, const Request *request) {
         Worker *worker, *best = NULL;
+
+        if (request->pinned)
+                return worker_available_pinned(request->pinned) ? request->pinned : NULL;
 
         TAILQ_FOREACH(worker, &pool->workers, link)
                 if (worker->config == pool->config && worker_available(worker) &&
-                    (!best || worker->n_requests < best->n_requests))
+                    (!best || worker->n_requests < best->n_requests) && !(request->asks && others_ask(worker, request)))
                         best = worker;
 
         return best;
@@ -153,22 +178,40 @@ static bool notify_workers(Pool *pool, const Request *request) {
         return notified;
 }
 
-void pool_dispatch(Pool *pool) {
+/* The first request that can be sent now, and to which worker. One that wants a certain worker, or one where nobody
+ * else is asked anything, is in nobody's way. */
+static Request *next_request(Pool *pool, Worker **ret) {
         Request *request;
 
-        while ((request = TAILQ_FIRST(&pool->queue))) {
-                Worker *worker;
-                Failure failure = {};
-                int r;
-
-                if (request->kind == REQUEST_NOTIFICATION && notify_workers(pool, request)) {
-                        pool_request_done(request, &(Outcome){});
+        TAILQ_FOREACH(request, &pool->queue, link) {
+                if (request->kind == REQUEST_NOTIFICATION) {
+                        if (notify_workers(pool, request))
+                                return request;
                         continue;
                 }
 
-                worker = choose_worker(pool);
-                if (!worker || request->kind == REQUEST_NOTIFICATION)
-                        break;
+                *ret = choose_worker(pool, request);
+                if (*ret)
+                        return request;
+                if (!request->pinned && !request->asks && pool->n_pinned == 0)
+                        return NULL;
+        }
+
+        return NULL;
+}
+
+void pool_dispatch(Pool *pool) {
+        Request *request;
+        Worker *worker = NULL;
+
+        while ((request = next_request(pool, &worker))) {
+                Failure failure = {};
+                int r;
+
+                if (request->kind == REQUEST_NOTIFICATION) {
+                        pool_request_done(request, &(Outcome){});
+                        continue;
+                }
 
                 r = worker_send(worker, request);
                 if (r >= 0 || (r == -EPIPE && !worker_available(worker)))
@@ -292,6 +335,7 @@ int pool_submit(Pool *pool, Request *request, Failure *failure) {
         request->pool = pool;
         request->worker = NULL;
         request->retried = false;
+        request->held = false;
         /* Until it is sent: the time for a worker's start and for the calls before it. Then its own clock starts. */
         request->deadline = request->deadline_max =
                 usec_add(now, usec_add(config->timeouts.start, config->timeouts.call));
@@ -300,7 +344,7 @@ int pool_submit(Pool *pool, Request *request, Failure *failure) {
 
         /* The usual case, a free worker and nobody waiting, ends here with the bytes in its pipe. */
         if (TAILQ_FIRST(&pool->queue) == request && request->kind == REQUEST_CALL) {
-                Worker *worker = choose_worker(pool);
+                Worker *worker = choose_worker(pool, request);
                 int r = worker ? worker_send(worker, request) : 0;
 
                 if (r < 0 && r != -EPIPE) {
@@ -315,6 +359,18 @@ int pool_submit(Pool *pool, Request *request, Failure *failure) {
         return 0;
 }
 
+void pool_hold_clock(Request *request, bool hold) {
+        Pool *pool = request->pool;
+
+        request->held = hold;
+        if (!request->worker)
+                return;
+
+        request->deadline = hold ? request->deadline_max
+                                 : MIN(usec_add(pool_now(pool), request_timeout(request, pool->config)), request->deadline_max);
+        pool_watch_deadline(pool, request->deadline);
+}
+
 void pool_cancel(Request *request, const char *reason) {
         Pool *pool = request->pool;
         Worker *worker = request->worker;
@@ -325,6 +381,7 @@ void pool_cancel(Request *request, const char *reason) {
         } else {
                 TAILQ_REMOVE(&pool->queue, request, link);
                 pool->n_queued--;
+                pool->n_pinned -= request->pinned != NULL;
         }
 
         request->pool = NULL;
@@ -351,6 +408,7 @@ void pool_set_config(Pool *pool, ServerConfig *config) {
         server_config_unref(pool->config);
         pool->config = server_config_ref(config);
         pool->era = config->era;
+        buffer_done(&pool->greeting);
         pool_forget_crashes(pool);
 
         TAILQ_FOREACH(worker, &pool->workers, link) {
@@ -408,7 +466,7 @@ bool pool_idle(const Pool *pool) {
         return pool->n_processes == 0 && pool->n_queued == 0;
 }
 
-int pool_new(sd_event *event, Launcher *launcher, ServerConfig *config, const char *owner, McpEra era,
+int pool_new(sd_event *event, Launcher *launcher, ServerConfig *config, const char *owner, unsigned profile, McpEra era,
              const PoolHandlers *handlers, void *userdata, Pool **ret) {
         Pool *pool = new0(Pool, 1);
         int r;
@@ -423,6 +481,7 @@ int pool_new(sd_event *event, Launcher *launcher, ServerConfig *config, const ch
                 .owner = strdup(owner),
                 .handlers = handlers,
                 .userdata = userdata,
+                .profile = profile,
                 .era = era,
         };
         TAILQ_INIT(&pool->workers);
@@ -466,6 +525,7 @@ Pool *pool_free(Pool *pool) {
         sd_event_source_disable_unref(pool->retry_source);
         crash_policy_done(&pool->crashes);
         failure_done(&pool->last_crash);
+        buffer_done(&pool->greeting);
         free(pool->owner);
         server_config_unref(pool->config);
         sd_event_unref(pool->event);

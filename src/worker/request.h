@@ -20,9 +20,10 @@ typedef enum RequestKind {
 typedef struct Outcome {
         const Failure *failure; /* NULL: it has a result */
         JsonSlice result;
-        JsonTraits traits; /* of the line that the result stands in */
         /* Where it is set the result stands there instead, sealed: it may be taken. */
         MemoryFile **file;
+        JsonSlice error;   /* the server's own JSON-RPC error object, where failure tells of one */
+        JsonTraits traits; /* of the line that these stand in */
 } Outcome;
 
 /* One message for a pool's workers, and the one answer. The owner embeds it, sets the first block, and keeps it, with
@@ -33,6 +34,8 @@ struct Request {
         const char *method;
         McpParams params;
         uint64_t timeout; /* usec; 0: timeouts.call */
+        Worker *pinned; /* only this worker will do: the request fails when it goes */
+        bool asks;      /* it may ask back: no worker gets such requests of two callers at a time */
         void (*done)(Request *request, const Outcome *outcome);
         void (*progress)(Request *request, JsonSlice params, const JsonTraits *traits); /* optional */
 
@@ -44,6 +47,7 @@ struct Request {
         uint64_t sent;                   /* CLOCK_MONOTONIC, usec */
         uint64_t deadline, deadline_max; /* likewise */
         bool retried;
+        bool held;     /* its clock stands still */
         uint64_t turn; /* its place in the queue: the turn of its caller */
         TAILQ_ENTRY(Request) link;
 };

@@ -58,7 +58,11 @@ static void on_answer(Worker *worker, const McpMessage *message) {
                         Failure failure = {};
 
                         failure_set_remote(&failure, worker->config->name, message->error);
-                        worker_finish(worker, request, &(Outcome){ .failure = &failure });
+                        worker_finish(
+                                worker, request,
+                                &(Outcome){ .failure = &failure,
+                                            .error = worker->wire == &mcp_protocol ? message->error : (JsonSlice){},
+                                            .traits = message->traits });
                         failure_done(&failure);
                 }
         } else if (worker->state == WORKER_STARTING && message->ours)
@@ -67,11 +71,13 @@ static void on_answer(Worker *worker, const McpMessage *message) {
                 worker_answered_ping(worker);
         } else if (message->ours && worker->listen_id && message->number == worker->listen_id)
                 worker->listen_id = 0;
+        else if (message->ours && worker->n_told > 0)
+                worker->n_told--;
         else
                 worker->late_answers++;
 }
 
-/* A legacy server's own request. Nothing was declared that it could ask for, so that a ping alone has an answer. */
+/* A legacy server's own request */
 static void on_request(Worker *worker, const McpMessage *message, const char *line, size_t size) {
         Buffer *input = channel_input(worker->channel);
 
@@ -83,9 +89,10 @@ static void on_request(Worker *worker, const McpMessage *message, const char *li
         if (!input || buffer_size(input) > ANSWER_ROOM)
                 return;
 
-        (void)worker_write(worker, json_equal(message->method, "ping")
-                                           ? mcp_append_empty_result(input, message->id)
-                                           : mcp_append_method_not_found(input, message->id));
+        if (json_equal(message->method, "ping"))
+                (void)worker_write(worker, mcp_append_empty_result(input, message->id));
+        else if (!worker->pool->handlers->request(worker->pool->userdata, worker, message))
+                (void)worker_write(worker, mcp_append_method_not_found(input, message->id));
 }
 
 static void on_progress(Worker *worker, const McpMessage *message) {
@@ -97,7 +104,8 @@ static void on_progress(Worker *worker, const McpMessage *message) {
         if (!request)
                 return;
 
-        request->deadline = MIN(usec_add(now, request_timeout(request, worker->config)), request->deadline_max);
+        if (!request->held)
+                request->deadline = MIN(usec_add(now, request_timeout(request, worker->config)), request->deadline_max);
         if (request->progress && request->params.token.data)
                 request->progress(request, message->params, &message->traits);
 }
@@ -105,8 +113,7 @@ static void on_progress(Worker *worker, const McpMessage *message) {
 static void on_notification(Worker *worker, const McpMessage *message) {
         if (json_equal(message->method, "notifications/progress"))
                 on_progress(worker, message);
-        else if (!json_equal(message->method, "notifications/cancelled") &&
-                 !json_equal(message->method, "notifications/subscriptions/acknowledged"))
+        else if (!json_equal(message->method, "notifications/subscriptions/acknowledged"))
                 worker->pool->handlers->notification(worker->pool->userdata, worker, message->method, message->params,
                                                      &message->traits);
 }

@@ -86,7 +86,9 @@ static void rearm(Worker *worker) {
                 next = MIN(next,
                            usec_add(MAX(worker->last_check, worker->last_active), config->keep_alive.check_interval));
         if (timeout > 0)
-                next = MIN(next, usec_add(worker->n_requests > 0 ? worker_now(worker) : worker->last_active, timeout));
+                next = MIN(next,
+                           usec_add(worker->n_requests + worker->n_holds > 0 ? worker_now(worker) : worker->last_active,
+                                    timeout));
 
         worker_set_timer(worker, next);
 }
@@ -167,6 +169,47 @@ bool worker_available(const Worker *worker) {
                (worker->wire != &lines_protocol || channel_quiet(worker->channel));
 }
 
+bool worker_available_pinned(const Worker *worker) {
+        return (worker->state == WORKER_READY || worker->state == WORKER_DRAINING) && !worker->hung_up &&
+               !worker->suspect && !channel_blocked(worker->channel);
+}
+
+void worker_hold(Worker *worker) {
+        worker->n_holds++;
+}
+
+void worker_release(Worker *worker) {
+        worker->n_holds--;
+        worker->last_active = MAX(worker->last_active, worker_now(worker));
+        if (worker->n_holds == 0)
+                pool_schedule(worker->pool);
+}
+
+/* Whether it can be told something beside its calls; what it doesn't read isn't collected without end. */
+static Buffer *side_input(Worker *worker) {
+        Buffer *input = channel_input(worker->channel);
+
+        return worker->wire == &mcp_protocol && worker->state <= WORKER_DRAINING && input &&
+                               buffer_size(input) <= worker->config->limits.message
+                       ? input
+                       : NULL;
+}
+
+void worker_answer(Worker *worker, JsonSlice id, JsonSlice result, JsonSlice error, const JsonTraits *traits) {
+        Buffer *input = side_input(worker);
+
+        if (input)
+                (void)worker_write(worker, result.data ? mcp_append_result(input, id, result, traits)
+                                                       : mcp_append_error(input, id, error, traits));
+}
+
+void worker_notify(Worker *worker, const char *method, const McpParams *params) {
+        Buffer *input = side_input(worker);
+
+        if (input)
+                (void)worker_write(worker, mcp_append_notification(input, method, params));
+}
+
 int worker_send(Worker *worker, Request *request) {
         Buffer *input = channel_input(worker->channel);
         uint64_t position = channel_appended(worker->channel), now;
@@ -199,6 +242,7 @@ int worker_send(Worker *worker, Request *request) {
         worker->calls++;
         TAILQ_REMOVE(&worker->pool->queue, request, link);
         worker->pool->n_queued--;
+        worker->pool->n_pinned -= request->pinned != NULL;
         TAILQ_INSERT_TAIL(&worker->requests, request, link);
         worker->n_requests++;
         worker->pool->n_in_flight++;
@@ -206,7 +250,9 @@ int worker_send(Worker *worker, Request *request) {
         request->position = position;
         request->sent = now;
         request->deadline_max = usec_add(now, worker->config->timeouts.call_max);
-        request->deadline = MIN(usec_add(now, request_timeout(request, worker->config)), request->deadline_max);
+        request->deadline = request->held ? request->deadline_max
+                                          : MIN(usec_add(now, request_timeout(request, worker->config)),
+                                                request->deadline_max);
         pool_watch_deadline(worker->pool, request->deadline);
         return 0;
 }
@@ -317,7 +363,7 @@ static void stop_step(Worker *worker) {
 static void on_ready_timer(Worker *worker) {
         const ServerConfig *config = worker->config;
         uint64_t now = worker_now(worker), timeout = keep_alive_timeout(config);
-        bool idle = worker->n_requests == 0;
+        bool idle = worker->n_requests == 0 && worker->n_holds == 0;
 
         if (now >= worker->retire_at) {
                 wear_out(worker);
@@ -339,7 +385,7 @@ static void on_ready_timer(Worker *worker) {
         }
 
         if (idle && timeout > 0 && now >= usec_add(worker->last_active, timeout)) {
-                if (worker->pool->n_workers > config->pool.min) {
+                if (worker->pool->n_workers > MAX(config->pool.min, worker->pool->held ? 1u : 0u)) {
                         worker_drain(worker);
                         return;
                 }
@@ -383,6 +429,18 @@ static int on_timer(sd_event_source *source _unused_, uint64_t usec _unused_, vo
         }
 
         return 0;
+}
+
+void worker_tell(Worker *worker, const char *method, const char *params) {
+        McpParams checked = { .text = { params, strlen(params) } };
+        Buffer *input = channel_input(worker->channel);
+
+        if (!input || worker->state != WORKER_READY ||
+            worker_write(worker, mcp_append_request(input, worker->last_id + 1, worker->era, method, &checked)) < 0)
+                return;
+
+        worker->last_id++;
+        worker->n_told++;
 }
 
 void worker_check(Worker *worker) {

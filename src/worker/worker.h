@@ -55,12 +55,16 @@ struct Worker {
         bool era_assumed; /* from an earlier verdict, not from the configuration: can be wrong */
         bool relaunch;    /* it died or fell silent of a question that the next one won't be asked */
         uint64_t probe_id, initialize_id, ping_id, listen_id;
+        bool lists_change;      /* a modern one says when they do, to those who listen */
+        unsigned n_told;        /* worker_tell()s that aren't answered */
         uint64_t question_read; /* when it was seen that it had read the last question; usec, CLOCK_MONOTONIC */
         char protocol_version[16];
         char *server_info; /* what it says of itself: name and version */
 
         RequestList requests;
         unsigned n_requests;
+        unsigned
+                n_holds; /* of what it keeps for others: it isn't let go for being idle, or drained, before these end */
         uint64_t last_id;
 
         uint64_t started_realtime, last_active_realtime;                                     /* usec, CLOCK_REALTIME */
@@ -92,6 +96,20 @@ Worker *worker_free(Worker *worker); /* kills what is left */
 /* Whether it can take one more request now */
 bool worker_available(const Worker *worker);
 
+/* Likewise for a request that wants this one: also one that is leaving takes it, for what was begun there */
+bool worker_available_pinned(const Worker *worker);
+
+/* What it keeps for somebody: hold and release, in pairs */
+void worker_hold(Worker *worker);
+void worker_release(Worker *worker);
+
+/* The answer to a request of its own, by its id: one of result and error is there. Nothing is said where it doesn't
+ * read what was answered before. */
+void worker_answer(Worker *worker, JsonSlice id, JsonSlice result, JsonSlice error, const JsonTraits *traits);
+
+/* A notification for it alone. One that doesn't read gets none. */
+void worker_notify(Worker *worker, const char *method, const McpParams *params);
+
 /* Writes a call and moves it to the worker's list; is done at once with a warm-up. -EPIPE
  * where the worker reads no more, -ENOMEM: the request is untouched. */
 int worker_send(Worker *worker, Request *request);
@@ -103,6 +121,13 @@ void worker_drain(Worker *worker);
 
 /* The stop sequence: stdin closed, SIGTERM, SIGKILL, timeouts.stop apart. impatient: SIGKILL at once. */
 void worker_stop(Worker *worker, bool impatient);
+
+/* Sends a request whose answer is of no interest; params is JSON text. Nothing happens where it can't be written. */
+void worker_tell(Worker *worker, const char *method, const char *params);
+
+/* Has a modern worker say when its lists change and, of these resources, when they do: JSON strings with commas between
+ * them. It replaces what was listened to before. */
+void worker_listen(Worker *worker, JsonSlice uris);
 
 /* Asks whether it is alive, unless that was asked already; one that doesn't answer is replaced. */
 void worker_check(Worker *worker);

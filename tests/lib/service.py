@@ -51,10 +51,12 @@ class Service:
         self.config = folder / "config"
         self.config_dirs = [self.config]
         self.runtime = folder / "runtime"
+        self.cache = folder / "cache"
         self.log_file = folder / "mcp-execd.log"
         self.leaves_behind = False  # set by a test that expects to find something afterwards
         (self.config / "servers.d").mkdir(parents=True)
         self.runtime.mkdir(mode=0o700)
+        self.cache.mkdir(mode=0o700)
         folder.chmod(0o755)
         self.config.chmod(0o755)
         self.bus = PrivateBus(folder / "private-bus", kind)
@@ -123,6 +125,8 @@ class Service:
             variable: self.bus.address,
             "MCP_EXEC_TEST": self.token,
             "XDG_RUNTIME_DIR": str(self.runtime),
+            "XDG_CACHE_HOME": str(self.cache),
+            "CACHE_DIRECTORY": str(self.cache / "mcp-exec"),
             "ASAN_OPTIONS": f"log_path={self.folder}/sanitizer:abort_on_error=0:detect_leaks=1",
             "UBSAN_OPTIONS": f"log_path={self.folder}/sanitizer:print_stacktrace=1",
         }

@@ -1,0 +1,9 @@
+#pragma once
+
+#include "broker/list-store.h"
+#include "broker/lists.h"
+
+/* Compares a server's tools with those that it listed the last time that anybody asked, be it years ago, remembers
+ * these, and says in the log what is different: a tool's description is read by a model that acts on it. True where
+ * something is. key's kind is not looked at. */
+bool list_changes_note(ListStore *store, const ListKey *key, uint64_t now, const ListItem *tools, size_t n_tools);
