@@ -13,6 +13,7 @@
 #endif
 
 struct MemoryFile {
+        unsigned n_ref;
         int fd;
         uint64_t size;
 };
@@ -23,6 +24,7 @@ int memory_file_new(MemoryFile **ret) {
         if (!file)
                 return -ENOMEM;
 
+        file->n_ref = 1;
         file->fd = memfd_create("mcp-exec", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
         if (file->fd < 0 && errno == EINVAL)
                 file->fd = memfd_create("mcp-exec", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -64,13 +66,18 @@ int memory_file_open(int fd, MemoryFile **ret, const char **why) {
                 return -ENOMEM;
         }
 
-        *file = (MemoryFile){ .fd = copy, .size = (uint64_t)st.st_size };
+        *file = (MemoryFile){ .n_ref = 1, .fd = copy, .size = (uint64_t)st.st_size };
         *ret = file;
         return 0;
 }
 
+MemoryFile *memory_file_ref(MemoryFile *file) {
+        file->n_ref++;
+        return file;
+}
+
 MemoryFile *memory_file_free(MemoryFile *file) {
-        if (!file)
+        if (!file || --file->n_ref > 0)
                 return NULL;
 
         safe_close(file->fd);

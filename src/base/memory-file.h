@@ -18,7 +18,8 @@ int memory_file_new(MemoryFile **ret);
  * kind of file can block for ever. */
 int memory_file_open(int fd, MemoryFile **ret, const char **why);
 
-MemoryFile *memory_file_free(MemoryFile *file);
+MemoryFile *memory_file_ref(MemoryFile *file);
+MemoryFile *memory_file_free(MemoryFile *file); /* the last reference closes it */
 
 /* -errno, as ENOSPC and ENOMEM: what is in it is no use any more then. */
 int memory_file_append(MemoryFile *file, const void *data, size_t size);

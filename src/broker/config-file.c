@@ -213,7 +213,7 @@ static const ConfigKey restart_keys[] = {
 };
 
 static const ConfigKey limits_keys[] = {
-        { "message", config_read_number, CONFIG(limits.message), .min = 1024, .max = 1 << 28 },
+        { "message", config_read_number, CONFIG(limits.message), .min = 1024, .max = UINT64_C(1) << 32 },
         { "depth", config_read_unsigned, CONFIG(limits.depth), .min = 4, .max = JSON_DEPTH_MAX },
 };
 

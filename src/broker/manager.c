@@ -250,6 +250,7 @@ int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder,
         TAILQ_INIT(&manager->servers);
         TAILQ_INIT(&manager->clients);
         TAILQ_INIT(&manager->jobs);
+        TAILQ_INIT(&manager->files);
         TAILQ_INIT(&manager->payloads);
         TAILQ_INIT(&manager->sessions);
         r = sessions_init(manager);
@@ -294,6 +295,7 @@ Manager *manager_free(Manager *manager) {
         catalogue_free(manager->catalogue);
         era_cache_free(manager->eras);
         payloads_forget(manager);
+        sd_event_source_disable_unref(manager->files_source);
         sd_event_source_disable_unref(manager->job_timer);
         list_store_free(manager->lists);
         quota_done(&manager->quota);

@@ -76,6 +76,8 @@ struct Manager {
         ClientList clients;
         TAILQ_HEAD(, Job) jobs;
         sd_event_source *job_timer;     /* for the next one that isn't kept any longer */
+        TAILQ_HEAD(, CallFile) files; /* that are looked through: the one whose turn it is first */
+        sd_event_source *files_source;
         TAILQ_HEAD(, Payload) payloads; /* that are open elsewhere alone */
         sd_event_source *payload_timer;
         uint64_t payload_pause; /* usec, until these are looked at again */

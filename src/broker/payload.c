@@ -41,7 +41,7 @@ static int on_timer(sd_event_source *source _unused_, uint64_t usec _unused_, vo
         return 0;
 }
 
-static int charge(Manager *manager, uid_t uid, uint64_t bytes, Failure *failure) {
+int payload_charge(Manager *manager, uid_t uid, uint64_t bytes, Failure *failure) {
         int r;
 
         r = quota_charge_payload(&manager->quota, uid, bytes, failure);
@@ -74,7 +74,7 @@ int payload_new(Manager *manager, uid_t uid, const Outcome *outcome, Payload **r
         Payload *payload;
         int r;
 
-        r = charge(manager, uid, bytes, failure);
+        r = payload_charge(manager, uid, bytes, failure);
         if (r < 0)
                 return r;
 

@@ -27,6 +27,7 @@ char *worker_object_path(const Worker *worker);
 char *job_object_path(const Job *job);
 
 /* Methods of the root object that have files of their own */
+int method_call_fd(sd_bus_message *message, void *userdata, sd_bus_error *error);
 int method_start_job(sd_bus_message *message, void *userdata, sd_bus_error *error);
 
 /* sessions.c: methods of the root object */

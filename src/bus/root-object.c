@@ -51,7 +51,7 @@ static int reply_result(Service *service, sd_bus_message *message, const Outcome
 
                 failure_set(&failure, FAILURE_TOO_LARGE,
                             "The result has %zu bytes, and the limit for an inline reply is %zu (limits.message in "
-                            "mcp-exec.json)",
+                            "mcp-exec.json): CallFd and StartJob return larger ones",
                             outcome->result.size, limit);
                 bus_reply_failure(message, &failure);
                 failure_done(&failure);
@@ -600,6 +600,9 @@ static const sd_bus_vtable vtable[] = {
                SD_BUS_PARAM(result), method_call_tool),
         METHOD("CallBatch", "sa(ss)", SD_BUS_PARAM(server) SD_BUS_PARAM(calls), "a(bs)", SD_BUS_PARAM(results),
                method_call_batch),
+        METHOD("CallFd", "ssha{sv}",
+               SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params) SD_BUS_PARAM(options), "h",
+               SD_BUS_PARAM(result), method_call_fd),
         METHOD("StartJob", "sssa{sv}",
                SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params) SD_BUS_PARAM(options), "o",
                SD_BUS_PARAM(job), method_start_job),

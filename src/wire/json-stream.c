@@ -435,6 +435,10 @@ int json_stream_feed(JsonStream *stream, const char *data, size_t size, size_t *
         return JSON_STREAM_MORE;
 }
 
+bool json_stream_in_string(const JsonStream *stream) {
+        return stream->state >= STRING && stream->state <= UTF8;
+}
+
 int json_stream_finish(JsonStream *stream) {
         switch (stream->state) {
         case NOTHING:

@@ -46,5 +46,8 @@ typedef struct JsonStream {
  * nested too deep, and nothing may be fed any more. */
 int json_stream_feed(JsonStream *stream, const char *data, size_t size, size_t *ret_used);
 
+/* Whether what comes next is within a string */
+bool json_stream_in_string(const JsonStream *stream);
+
 /* The text ends here: 0 where it is one whole value, or -EBADMSG. */
 int json_stream_finish(JsonStream *stream);

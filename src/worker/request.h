@@ -3,6 +3,7 @@
 #include "base/macro.h"
 #include "base/memory-file.h"
 #include "wire/mcp.h"
+#include "wire/request-file.h"
 #include "worker/failure.h"
 #include "worker/server-config.h"
 
@@ -15,6 +16,12 @@ typedef enum RequestKind {
         REQUEST_NOTIFICATION, /* done when the workers, or a new one, were sent it */
         REQUEST_WARM_UP,      /* done when a worker is ready for it; nothing is sent */
 } RequestKind;
+
+/* Params in a file, and what was found there */
+typedef struct RequestFile {
+        MemoryFile *file;
+        RequestFileLayout layout;
+} RequestFile;
 
 /* How a request ended. What it points to is valid during the callback only. */
 typedef struct Outcome {
@@ -33,7 +40,9 @@ struct Request {
         const void *caller; /* whose it is, compared alone: callers take turns in the queue */
         const char *method;
         McpParams params;
-        uint64_t timeout; /* usec; 0: timeouts.call */
+        const RequestFile *file; /* its params stand there, and have no text; protocol mcp alone; NULL: they don't */
+        bool large;              /* its result may stand in a file */
+        uint64_t timeout;        /* usec; 0: timeouts.call */
         Worker *pinned; /* only this worker will do: the request fails when it goes */
         bool asks;      /* it may ask back: no worker gets such requests of two callers at a time */
         void (*done)(Request *request, const Outcome *outcome);
@@ -43,7 +52,7 @@ struct Request {
         Pool *pool;
         Worker *worker; /* NULL: queued */
         uint64_t id;
-        uint64_t position;               /* in the stream to the worker */
+        uint64_t position, end;          /* in the stream to the worker */
         uint64_t sent;                   /* CLOCK_MONOTONIC, usec */
         uint64_t deadline, deadline_max; /* likewise */
         bool retried;

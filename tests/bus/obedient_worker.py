@@ -172,6 +172,12 @@ def count(_):
 
 
 @tool
+def requests(_):
+    """The ids of all requests that this process has got."""
+    return list(cancelled)
+
+
+@tool
 def refuse(_, code=-32000, message="no", data=None):
     """Answer with this JSON-RPC error."""
     raise Refusal({"code": code, "message": message, **({"data": data} if data is not None else {})})

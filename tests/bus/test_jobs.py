@@ -6,13 +6,13 @@ import os
 
 import pytest
 
-from caller import ALICE, BOB, DENIED, JOB, fails, text_of
+from caller import ALICE, BOB, DENIED, F_GET_SEALS, F_SEAL_WRITE, JOB, fails, text_of
 from mock_polkit import MANAGE
 
 from waiting import eventually, settle
 
 UNKNOWN = ("org.freedesktop.DBus.Error.UnknownObject", "org.freedesktop.DBus.Error.UnknownMethod")
-F_GET_SEALS, F_SEAL_WRITE = 1034, 8
+
 
 
 def test_a_job_has_its_result(service, caller):

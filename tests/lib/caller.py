@@ -1,5 +1,6 @@
 """A program that uses McpExec, on a bus connection of its own (python3-dbus)."""
 
+import fcntl
 import json
 import os
 import re
@@ -92,6 +93,7 @@ class Pending:
         self.answers = 0
         self.finished = None
         self.started = time.monotonic()
+        self.take = plain
         self._result = self._error = None
 
     def succeed(self, *result):
@@ -115,7 +117,7 @@ class Pending:
             turn_loop(0.05)
         if self._error:
             raise self._error
-        return plain(self._result)
+        return self.take(self._result)
 
     @property
     def elapsed(self):
@@ -225,6 +227,25 @@ class Caller:
     def call_batch(self, server, *requests, **options):
         requests = dbus.Array([(method, _json(params)) for method, params in requests], signature="(ss)")
         return self.invoke("CallBatch", "sa(ss)", server, requests, **options)
+
+    def call_fd(self, server, method, params, **options):
+        """The bytes of the result. params: bytes, or a file descriptor."""
+        return read_fd(self.call_fd_raw(server, method, params, **options))
+
+    def call_fd_raw(self, server, method, params, patience=PATIENCE, **options):
+        """The result's file descriptor."""
+        return self.begin_fd(server, method, params, patience, **options).wait(patience)
+
+    def begin_fd(self, server, method, params, patience=PATIENCE, **options):
+        made = sealed(params) if isinstance(params, bytes) else None
+        try:
+            pending = self.begin("CallFd", "ssha{sv}", server, method, dbus.types.UnixFd(params if made is None else made),
+                                 variants(options), timeout=patience)
+        finally:
+            if made is not None:
+                os.close(made)
+        pending.take = lambda value: value.take()
+        return pending
 
     def start_job(self, server, method, params="", **options):
         """The job's path. timeout: in seconds."""
@@ -338,6 +359,20 @@ def variants(options):
     types = {float: lambda value: dbus.UInt64(value * 1e6), int: lambda value: dbus.UInt64(value * 1e6), bool: dbus.Boolean}
     return dbus.Dictionary({key: types.get(type(value), lambda value: value)(value) for key, value in options.items()},
                            signature="sv")
+
+
+F_ADD_SEALS, F_GET_SEALS = 1033, 1034
+F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE = 1, 2, 4, 8
+
+
+def sealed(data=b"", seals=F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE):
+    """A memfd with these bytes."""
+    fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view):]
+    fcntl.fcntl(fd, F_ADD_SEALS, seals)
+    return fd
 
 
 def read_fd(fd):
