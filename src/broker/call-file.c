@@ -1,7 +1,8 @@
-/* Params in files. Large ones are never held: a piece in each turn of the loop is checked, then the kernel moves them from
- * the file into the worker's pipe. */
+/* Params in files. Large ones are never held: a piece in each turn of the loop is checked, then the kernel moves them
+ * from the file into the worker's pipe. */
 
 #include "broker/call.h"
+#include "broker/payload.h"
 
 #define SMALL_MAX ((uint64_t)64 * 1024) /* bytes that are read at once, and sent as all others */
 #define PIECE_MAX ((size_t)256 * 1024)
@@ -44,10 +45,10 @@ int call_file_new(Call *call, const CallSpec *spec, Failure *failure) {
         if (!streams)
                 limit = MIN(limit, call->manager->quota.settings.limits.message);
         if (size > limit)
-                return failure_set(failure, FAILURE_TOO_LARGE, "%s has %llu bytes, and the limit is %llu (limits.message %s)",
-                                   spec->tool ? "arguments" : "params", (unsigned long long)size,
-                                   (unsigned long long)limit,
-                                   streams ? "of the server" : "in mcp-exec.json, for servers without protocol mcp");
+                return failure_set(
+                        failure, FAILURE_TOO_LARGE, "%s has %llu bytes, and the limit is %llu (limits.message %s)",
+                        spec->tool ? "arguments" : "params", (unsigned long long)size, (unsigned long long)limit,
+                        streams ? "of the server" : "in mcp-exec.json, for servers without protocol mcp");
 
         file = call->file = new0(CallFile, 1);
         if (!file)
@@ -61,7 +62,7 @@ int call_file_new(Call *call, const CallSpec *spec, Failure *failure) {
                 return read_text(file, 0, size, failure);
 
         /* Its pages are the caller's, but are kept for the call when he has closed it. */
-        r = quota_charge_payload(&call->manager->quota, file->uid, size, failure);
+        r = payload_charge(call->manager, file->uid, size, failure);
         if (r < 0)
                 return r;
 
@@ -138,7 +139,8 @@ static int look(CallFile *file, Failure *failure) {
         if (r >= 0)
                 r = request_file_scan_finish(&file->scan);
         if (r < 0)
-                return call_refuse_params(file->scan.arguments ? "arguments" : "params", r, file->scan.depth_max, &file->scan.error, failure);
+                return call_refuse_params(file->scan.arguments ? "arguments" : "params", r, file->scan.depth_max,
+                                          &file->scan.error, failure);
 
         return submit(file, failure);
 }

@@ -56,8 +56,8 @@ int call_refuse_params(const char *what, int r, unsigned depth, const JsonError 
                            error->reason);
 }
 
-static int read_params(const CallSpec *spec, const char *params, size_t size, const ServerConfig *config, McpParams *ret,
-                       Failure *failure) {
+static int read_params(const CallSpec *spec, const char *params, size_t size, const ServerConfig *config,
+                       McpParams *ret, Failure *failure) {
         unsigned depth = config->limits.depth;
         const char *what = spec->tool ? "arguments" : "params";
         JsonError error;
@@ -138,8 +138,8 @@ void call_end(Call *call, const Outcome *outcome) {
         FailureCode code = !outcome ? FAILURE_CANCELLED : outcome->failure ? outcome->failure->code : FAILURE_NONE;
         Record record;
 
-        record_take(&record, manager, call->client, call->server_name, request->method,
-                    request->params.tool ?: tool, call->started, failure_code_to_string(code));
+        record_take(&record, manager, call->client, call->server_name, request->method, request->params.tool ?: tool,
+                    call->started, failure_code_to_string(code));
         TAILQ_REMOVE(&call->client->calls, call, link);
         call->client->n_calls--;
         quota_release_call(&manager->quota, call->client->uid, call->bytes);

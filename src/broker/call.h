@@ -57,7 +57,8 @@ int call_submit(Call *call, Failure *failure);
 int call_refuse_params(const char *what, int r, unsigned depth, const JsonError *error, Failure *failure);
 int call_file_new(Call *call, const CallSpec *spec, Failure *failure); /* sets call->file */
 const char *call_file_text(const CallFile *file, size_t *ret_size);    /* NULL: it is too large for that */
-int call_file_scan(Call *call, Failure *failure); /* has it looked through, a piece in each turn of the loop, and sent */
+int call_file_scan(Call *call,
+                   Failure *failure); /* has it looked through, a piece in each turn of the loop, and sent */
 CallFile *call_file_free(CallFile *file);
 
 /* One item of a batch: its failure, or its result's JSON text, which it owns */

@@ -4,8 +4,8 @@
 #include "base/text.h"
 #include "broker/call.h"
 #include "broker/job.h"
-#include "broker/payload.h"
 #include "broker/list-store.h"
+#include "broker/payload.h"
 #include "broker/session.h"
 
 static void log_problems(const Catalogue *catalogue) {

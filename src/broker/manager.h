@@ -47,7 +47,7 @@ struct ServerPool {
         Pool *pool;
         uid_t uid;                            /* QUOTA_EVERYBODY with scope shared */
         TAILQ_HEAD(, SessionServer) sessions; /* that use it: it stays for them */
-        Interests *interests; /* of its sessions; NULL: none yet */
+        Interests *interests;                 /* of its sessions; NULL: none yet */
 };
 
 /* A configured server, or one that was and still has workers */
@@ -75,7 +75,7 @@ struct Manager {
         ServerList servers; /* sorted by name */
         ClientList clients;
         TAILQ_HEAD(, Job) jobs;
-        sd_event_source *job_timer;     /* for the next one that isn't kept any longer */
+        sd_event_source *job_timer;   /* for the next one that isn't kept any longer */
         TAILQ_HEAD(, CallFile) files; /* that are looked through: the one whose turn it is first */
         sd_event_source *files_source;
         TAILQ_HEAD(, Payload) payloads; /* that are open elsewhere alone */

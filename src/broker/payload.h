@@ -6,8 +6,8 @@
 /* A result in a file of its own, charged to a user for as long as anybody has it open: also behind its end here. */
 typedef struct Payload Payload;
 
-/* Charges bytes before they are a payload, as quota_charge_payload(), which releases them. What nobody has open any more
- * makes room. */
+/* Charges bytes before they are a payload, as quota_charge_payload(), which releases them. What nobody has open any
+ * more makes room. */
 int payload_charge(Manager *manager, uid_t uid, uint64_t bytes, Failure *failure);
 
 /* Of a call that has a result: takes the file that it stands in, or writes it into one. Fails with -EREMOTEIO and

@@ -326,7 +326,7 @@ static int take_between(JsonStream *stream, char c) {
                         end_container(stream);
                         return 1;
                 }
-                /* fallthrough */
+                __attribute__((fallthrough));
         case VALUE:
                 if (stream->depth == 1 && stream->watched && !stream->announced)
                         return 0;
@@ -337,7 +337,7 @@ static int take_between(JsonStream *stream, char c) {
                         end_container(stream);
                         return 1;
                 }
-                /* fallthrough */
+                __attribute__((fallthrough));
         case KEY:
                 r = begin_key(stream, c);
                 break;

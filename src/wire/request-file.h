@@ -8,8 +8,9 @@
 
 /* What request_file_scan_*() has found in the file: offsets in bytes */
 typedef struct RequestFileLayout {
-        uint64_t begin, end;         /* the value without the white space around it */
-        uint64_t meta_begin, meta_end; /* its member _meta, from the comma before it, or from its key where it is the first */
+        uint64_t begin, end; /* the value without the white space around it */
+        uint64_t meta_begin,
+                meta_end; /* its member _meta, from the comma before it, or from its key where it is the first */
         bool object, empty, has_meta, meta_is_first;
         bool newlines; /* there are line breaks between its tokens: they may not go on a line */
 } RequestFileLayout;

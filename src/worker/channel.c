@@ -34,8 +34,7 @@ static char read_buffer[READ_SIZE];
  * worker closed its end. */
 static void channel_update(Channel *channel) {
         if (channel->input_source)
-                (void)sd_event_source_set_io_events(channel->input_source,
-                                                    channel_blocked(channel) ? EPOLLOUT : 0);
+                (void)sd_event_source_set_io_events(channel->input_source, channel_blocked(channel) ? EPOLLOUT : 0);
 }
 
 static void close_end(sd_event_source **source, int *fd) {

@@ -43,8 +43,8 @@ struct Request {
         const RequestFile *file; /* its params stand there, and have no text; protocol mcp alone; NULL: they don't */
         bool large;              /* its result may stand in a file */
         uint64_t timeout;        /* usec; 0: timeouts.call */
-        Worker *pinned; /* only this worker will do: the request fails when it goes */
-        bool asks;      /* it may ask back: no worker gets such requests of two callers at a time */
+        Worker *pinned;          /* only this worker will do: the request fails when it goes */
+        bool asks;               /* it may ask back: no worker gets such requests of two callers at a time */
         void (*done)(Request *request, const Outcome *outcome);
         void (*progress)(Request *request, JsonSlice params, const JsonTraits *traits); /* optional */
 

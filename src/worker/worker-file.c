@@ -37,8 +37,8 @@ void worker_on_moved(void *userdata) {
 
         TAILQ_FOREACH(request, &worker->requests, link)
                 if (request->file && !request->held && request->end >= channel_written(worker->channel))
-                        request->deadline = MIN(usec_add(now, request_timeout(request, worker->config)),
-                                                request->deadline_max);
+                        request->deadline =
+                                MIN(usec_add(now, request_timeout(request, worker->config)), request->deadline_max);
 }
 
 void worker_set_spills(Worker *worker, bool spills) {

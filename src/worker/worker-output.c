@@ -13,7 +13,6 @@
 #define ANSWER_ROOM ((size_t)64 * 1024) /* of answers to the worker's own requests that it doesn't read */
 #define REQUEST_ID_MAX ((size_t)8192)
 
-
 static Request *find_request(Worker *worker, uint64_t id) {
         Request *request;
 
@@ -271,7 +270,8 @@ void worker_on_message(Worker *worker, const McpMessage *message, const char *li
                 on_notification(worker, message);
                 break;
         case MCP_NOISE: {
-                Request *request = message->ours && !message->method.data ? find_request(worker, message->number) : NULL;
+                Request *request =
+                        message->ours && !message->method.data ? find_request(worker, message->number) : NULL;
 
                 if (request)
                         finish_failed(worker, request, FAILURE_PROTOCOL_ERROR,

@@ -254,9 +254,9 @@ int worker_send(Worker *worker, Request *request) {
                 worker_set_spills(worker, true);
         request->sent = now;
         request->deadline_max = usec_add(now, worker->config->timeouts.call_max);
-        request->deadline = request->held ? request->deadline_max
-                                          : MIN(usec_add(now, request_timeout(request, worker->config)),
-                                                request->deadline_max);
+        request->deadline =
+                request->held ? request->deadline_max
+                              : MIN(usec_add(now, request_timeout(request, worker->config)), request->deadline_max);
         pool_watch_deadline(worker->pool, request->deadline);
         return 0;
 }

@@ -24,7 +24,7 @@ typedef enum HandshakeStep {
 
 #define WORKER_LAST_LINES 5
 #define WORKER_LINE_MAX ((uint64_t)16 << 20) /* bytes of a line that are held, whatever limits.message is */
-#define WORKER_OVERSIZED_FACTOR 16               /* a line over so many times what is allowed has no end */
+#define WORKER_OVERSIZED_FACTOR 16           /* a line over so many times what is allowed has no end */
 
 typedef struct WorkerBudget {
         uint64_t since; /* usec, CLOCK_MONOTONIC */

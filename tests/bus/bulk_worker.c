@@ -1,8 +1,8 @@
-/* An MCP server (legacy era) for payloads that are larger than anything should hold: it looks at no more of a line than its
- * start and its end.
+/* An MCP server (legacy era) for payloads that are larger than anything should hold: it looks at no more of a line than
+ * its start and its end.
  *
- * A tools/call of "make" with arguments {"size":N} is answered with a text of N bytes, any other request with the number of
- * bytes of its line; "id_last":true near the start has the id behind the result. */
+ * A tools/call of "make" with arguments {"size":N} is answered with a text of N bytes, any other request with the
+ * number of bytes of its line; "id_last":true near the start has the id behind the result. */
 
 #include <errno.h>
 #include <stdbool.h>
@@ -96,7 +96,8 @@ int main(void) {
 
                 while (n > 0) {
                         const char *end = memchr(p, '\n', (size_t)n);
-                        size_t piece = end ? (size_t)(end - p) : (size_t)n, keep = piece < START - kept ? piece : START - kept;
+                        size_t piece = end ? (size_t)(end - p) : (size_t)n,
+                               keep = piece < START - kept ? piece : START - kept;
 
                         memcpy(start + kept, p, keep);
                         kept += keep;
