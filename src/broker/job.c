@@ -53,15 +53,28 @@ static void forget(Job *job) {
         manager->handlers->maybe_idle(manager->userdata);
 }
 
+/* One that is done: of that user's, or of anybody's, and no longer to be kept at that time. The first one is the
+ * oldest. To be asked anew after each: what goes may take others with it. */
+static Job *find_done(Manager *manager, uid_t uid, uint64_t expired) {
+        Job *job;
+
+        TAILQ_FOREACH(job, &manager->jobs, link)
+                if (job->state != JOB_RUNNING && job->expires <= expired &&
+                    (uid == QUOTA_EVERYBODY || job->client->uid == uid))
+                        return job;
+
+        return NULL;
+}
+
 static int on_timer(sd_event_source *source, uint64_t usec _unused_, void *userdata) {
         Manager *manager = userdata;
         uint64_t next = USEC_INFINITY, present = now(manager, CLOCK_MONOTONIC);
-        Job *job, *behind;
+        Job *job;
 
-        TAILQ_FOREACH_SAFE(job, &manager->jobs, link, behind)
-                if (job->state != JOB_RUNNING && job->expires <= present)
-                        forget(job);
-                else if (job->state != JOB_RUNNING)
+        while ((job = find_done(manager, QUOTA_EVERYBODY, present)))
+                forget(job);
+        TAILQ_FOREACH(job, &manager->jobs, link)
+                if (job->state != JOB_RUNNING)
                         next = MIN(next, job->expires);
 
         if (next < USEC_INFINITY) {
@@ -88,22 +101,20 @@ static void watch(Manager *manager, uint64_t expires) {
         (void)sd_event_source_set_enabled(manager->job_timer, SD_EVENT_ONESHOT);
 }
 
-/* Where a user has too many that are done, the oldest go. */
-static void make_room(Manager *manager, uid_t uid) {
-        unsigned n = 0, limit = manager->quota.settings.limits.finished_jobs_per_user;
-        Job *job, *next;
+static unsigned count_done(const Manager *manager, uid_t uid) {
+        const Job *job;
+        unsigned n = 0;
 
         TAILQ_FOREACH(job, &manager->jobs, link)
                 n += job->state != JOB_RUNNING && job->client->uid == uid;
 
-        TAILQ_FOREACH_SAFE(job, &manager->jobs, link, next) {
-                if (n <= limit)
-                        break;
-                if (job->state != JOB_RUNNING && job->client->uid == uid) {
-                        n--;
-                        forget(job);
-                }
-        }
+        return n;
+}
+
+/* Where a user has too many that are done, the oldest go. */
+static void make_room(Manager *manager, uid_t uid) {
+        while (count_done(manager, uid) > manager->quota.settings.limits.finished_jobs_per_user)
+                forget(find_done(manager, uid, USEC_INFINITY));
 }
 
 static void on_done(Call *call, const Outcome *outcome) {
@@ -260,11 +271,10 @@ void jobs_fail(Manager *manager, const char *why) {
 }
 
 void jobs_forget(Manager *manager) {
-        Job *job, *next;
+        Job *job;
 
-        TAILQ_FOREACH_SAFE(job, &manager->jobs, link, next)
-                if (job->state != JOB_RUNNING)
-                        forget(job);
+        while ((job = find_done(manager, QUOTA_EVERYBODY, USEC_INFINITY)))
+                forget(job);
 }
 
 Job *manager_find_job(Manager *manager, const char *id) {
