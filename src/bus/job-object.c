@@ -159,7 +159,7 @@ static int method_get_result_text(sd_bus_message *message, void *userdata, sd_bu
         if (r >= 0)
                 r = sd_bus_reply_method_return(message, "s", buffer_data(&text));
         if (r >= 0)
-                private_sent(job->manager->userdata, sd_bus_message_get_bus(message), size);
+                peers_sent(job->manager->userdata, message, size);
         buffer_done(&text);
         return r;
 }

@@ -9,6 +9,13 @@ typedef struct Peer {
         Connection *connection; /* NULL: it is on the bus */
         TAILQ_HEAD(, Verdict) verdicts;
         unsigned n_verdicts;
+
+        /* On the bus: bytes that it was sent, and of these the ones that it is known to have taken */
+        Service *service;
+        uint64_t sent, taken, asked; /* asked: what was sent when the bus was asked last */
+        sd_bus_slot *statistics;     /* the question */
+        sd_bus_message *held[4];     /* that wait for the answer */
+        unsigned n_held;
 } Peer;
 
 /* Connections come and go. The bus knows whose they are; it is asked once for each, without waiting for the answer.
@@ -93,6 +100,16 @@ int private_listen(Service *service);
 void private_pause(Service *service); /* new connections wait for the next service */
 void private_done(Service *service);
 void private_resumed(Service *service, sd_bus *bus); /* a message was put back into the queue of bus */
+
+/* unread.c: what the clients on the bus haven't read */
+
+void unread_add(Service *service, const Client *client, size_t bytes);
+bool unread_takes_signals(const Service *service, const Client *client);
+/* 0; 1: the message is held; or negative with error set */
+int unread_takes_calls(Service *service, sd_bus_message *message, const Client *client, sd_bus_error *error);
+void unread_forget(Service *service, const Client *client);
+/* An answer to request with so much in it, on any connection */
+void peers_sent(Service *service, sd_bus_message *request, size_t bytes);
 
 /* private-output.c: what its clients haven't read */
 

@@ -80,7 +80,7 @@ static int reply_result(Service *service, sd_bus_message *message, const Outcome
         if (r >= 0)
                 r = sd_bus_send(NULL, reply, NULL);
         if (r >= 0)
-                private_sent(service, sd_bus_message_get_bus(message), outcome->result.size);
+                peers_sent(service, message, outcome->result.size);
         sd_bus_message_unref(reply);
         return r;
 }
@@ -274,7 +274,7 @@ static int reply_batch(const Pending *pending, const BatchItem *items, size_t n_
         if (r >= 0)
                 r = sd_bus_send(NULL, reply, NULL);
         if (r >= 0)
-                private_sent(pending->service, sd_bus_message_get_bus(message), size);
+                peers_sent(pending->service, message, size);
         sd_bus_message_unref(reply);
         return r;
 }
@@ -448,7 +448,7 @@ static int reply_tools(const Pending *pending, const ListItem *tools, size_t n_t
         if (r >= 0)
                 r = sd_bus_send(NULL, reply, NULL);
         if (r >= 0)
-                private_sent(pending->service, sd_bus_message_get_bus(message), size);
+                peers_sent(pending->service, message, size);
         sd_bus_message_unref(reply);
         return r;
 }

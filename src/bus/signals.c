@@ -36,7 +36,7 @@ static void tell(Service *service, const Client *client, const News *news) {
         uid_t audience = authorize_sees(service, client);
         sd_bus *bus = peers_bus(service, client);
 
-        if (!bus || (connection && !private_takes_signals(connection)))
+        if (!bus || (connection ? !private_takes_signals(connection) : !unread_takes_signals(service, client)))
                 return;
 
         service->audience = &audience;
@@ -237,6 +237,7 @@ static void on_notification(void *userdata, Client *client, const Server *server
                               &(Notification){ server->config->name, method, &text } });
         if (bus)
                 private_sent(service, bus, params.size);
+        unread_add(service, client, params.size);
         buffer_done(&text);
 }
 
