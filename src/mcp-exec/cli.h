@@ -36,6 +36,7 @@ typedef struct Cli {
         BusChoice choice;
         const char *address;
         bool json, quiet, force, follow, pass_stdin;
+        bool job;         /* it shall go on when this program ends */
         uint64_t timeout; /* usec; USEC_INFINITY: the service's own limits alone */
         const char *output, *code;
         unsigned lines, jobs;
@@ -97,6 +98,9 @@ void must(int r);
 int verb_list(Cli *cli, int argc, char *argv[]);
 int verb_tools(Cli *cli, int argc, char *argv[]);
 int verb_call(Cli *cli, int argc, char *argv[]);
+int verb_jobs(Cli *cli, int argc, char *argv[]);
+int verb_result(Cli *cli, int argc, char *argv[]);
+int verb_cancel(Cli *cli, int argc, char *argv[]);
 int verb_request(Cli *cli, int argc, char *argv[]);
 int verb_run(Cli *cli, int argc, char *argv[]);
 int verb_batch(Cli *cli, int argc, char *argv[]);

@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "bus/errors.h"
+#include "mcp-exec/job.h"
 #include "mcp-exec/output.h"
 #include "mcp-exec/tools.h"
 
@@ -35,12 +36,10 @@ static int status_check_tool(Cli *cli, const char *server, const char *tool, boo
         return status;
 }
 
-/* CallTool; *ret_result is *ret_reply's. */
-static int status_call_tool(Cli *cli, const char *server, const char *tool, const char *arguments,
-                            sd_bus_message **ret_reply, const char **ret_result) {
-        sd_bus_message *message, *reply = NULL;
+/* *ret: the result's text, owned by the caller */
+static int status_call_tool(Cli *cli, const char *server, const char *tool, const char *arguments, char **ret) {
+        _cleanup_(freep) char *result = NULL;
         sd_bus_error error = SD_BUS_ERROR_NULL;
-        const char *result = NULL;
         bool missing = false;
         int r, status;
 
@@ -48,46 +47,31 @@ static int status_call_tool(Cli *cli, const char *server, const char *tool, cons
         if (status != STATUS_OK)
                 return status;
 
-        message = new_call(cli, BUS_PATH, BUS_NAME, "CallTool");
-        r = sd_bus_message_append(message, "sss", server, tool, arguments);
-        if (r == -EINVAL) {
-                sd_bus_message_unref(message);
+        r = job_call_tool(cli, server, tool, arguments, &error, &result);
+        if (r == -EINVAL && !error.name)
                 return fail(STATUS_USAGE, "the server's name, the tool's or the arguments are no UTF-8 text");
-        }
-        if (r >= 0)
-                r = call_and_wait(cli, message, cli->timeout, &error, &reply);
-        if (r >= 0)
-                r = sd_bus_message_read(reply, "s", &result);
-        sd_bus_message_unref(message);
 
         if ((r < 0 && error.name && streq(error.name, BUS_ERROR("Remote"))) ||
             (r >= 0 && json_is(json_get(json_open(result), "isError"), 't')))
                 status = status_check_tool(cli, server, tool, &missing);
         if (!missing && r < 0)
                 status = status_bus_error(cli, &error, r);
-        else if (!missing) {
-                *ret_reply = TAKE_PTR(reply);
-                *ret_result = result;
-        }
+        else if (!missing)
+                *ret = TAKE_PTR(result);
 
-        sd_bus_message_unref(reply);
         sd_bus_error_free(&error);
         return status;
 }
 
 int verb_call(Cli *cli, int argc, char *argv[]) {
-        _cleanup_(freep) char *arguments = NULL;
-        sd_bus_message *reply = NULL;
-        const char *result;
+        _cleanup_(freep) char *arguments = NULL, *result = NULL;
         int status;
 
         status = status_read_arguments(cli, argv[1], argv[2], argc - 3, argv + 3, &arguments);
         if (status == STATUS_OK)
-                status = status_call_tool(cli, argv[1], argv[2], arguments, &reply, &result);
+                status = status_call_tool(cli, argv[1], argv[2], arguments, &result);
         if (status == STATUS_OK)
                 status = status_show_result(cli, result);
-
-        sd_bus_message_unref(reply);
         return status;
 }
 
@@ -173,9 +157,9 @@ static int status_code_argument(Cli *cli, const char *server, const char **ret) 
 }
 
 int verb_run(Cli *cli, int argc, char *argv[]) {
-        sd_bus_message *reply = NULL;
+        _cleanup_(freep) char *result = NULL;
         Buffer code = {}, input = {}, arguments = {};
-        const char *result, *argument = NULL;
+        const char *argument = NULL;
         int status;
 
         status = status_read_code(cli, argc > 2 ? argv[2] : NULL, &code);
@@ -191,7 +175,7 @@ int verb_run(Cli *cli, int argc, char *argv[]) {
                         must(json_append_quoted(&arguments, buffer_data(&input), buffer_size(&input)));
                 }
                 must(buffer_append(&arguments, "}", 2));
-                status = status_call_tool(cli, argv[1], "run", buffer_data(&arguments), &reply, &result);
+                status = status_call_tool(cli, argv[1], "run", buffer_data(&arguments), &result);
         }
         if (status == STATUS_OK)
                 status = status_show_run(cli, result);
@@ -199,6 +183,5 @@ int verb_run(Cli *cli, int argc, char *argv[]) {
         buffer_done(&code);
         buffer_done(&input);
         buffer_done(&arguments);
-        sd_bus_message_unref(reply);
         return status;
 }
