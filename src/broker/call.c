@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "broker/message-ids.h"
+#include "broker/session.h"
 
 #define METHOD_MAX_BYTES 256
 #define TOOL_MAX_BYTES 1024
@@ -147,6 +148,7 @@ void call_end(Call *call, const Outcome *outcome) {
         call_file_free(call->file);
         free(call);
         record_write(&record);
+        sessions_pump(manager);
         manager->handlers->maybe_idle(manager->userdata);
 }
 

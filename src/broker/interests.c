@@ -46,12 +46,6 @@ struct Interests {
         McpLevel told; /* to the workers */
 };
 
-static const char *const level_words[_MCP_LEVEL_MAX] = {
-        [MCP_LEVEL_DEBUG] = "debug",     [MCP_LEVEL_INFO] = "info",           [MCP_LEVEL_NOTICE] = "notice",
-        [MCP_LEVEL_WARNING] = "warning", [MCP_LEVEL_ERROR] = "error",         [MCP_LEVEL_CRITICAL] = "critical",
-        [MCP_LEVEL_ALERT] = "alert",     [MCP_LEVEL_EMERGENCY] = "emergency",
-};
-
 /* The params of logging/setLevel; static, for they have to outlive the request */
 static const char *const level_params[_MCP_LEVEL_MAX] = {
         [MCP_LEVEL_DEBUG] = "{\"level\":\"debug\"}",   [MCP_LEVEL_INFO] = "{\"level\":\"info\"}",
@@ -59,18 +53,6 @@ static const char *const level_params[_MCP_LEVEL_MAX] = {
         [MCP_LEVEL_ERROR] = "{\"level\":\"error\"}",   [MCP_LEVEL_CRITICAL] = "{\"level\":\"critical\"}",
         [MCP_LEVEL_ALERT] = "{\"level\":\"alert\"}",   [MCP_LEVEL_EMERGENCY] = "{\"level\":\"emergency\"}",
 };
-
-McpLevel mcp_level_from_json(JsonSlice word) {
-        for (McpLevel level = 0; level < _MCP_LEVEL_MAX; level++)
-                if (json_equal(word, level_words[level]))
-                        return level;
-
-        return MCP_LEVEL_NONE;
-}
-
-const char *mcp_level_to_string(McpLevel level) {
-        return level_words[level];
-}
 
 static const Outcome empty_result = { .result = { "{}", 2 } };
 
@@ -90,7 +72,7 @@ static Interests *get_interests(ServerPool *server_pool) {
 
         TAILQ_INIT(&interests->subscriptions);
         TAILQ_INIT(&interests->levels);
-        interests->told = MCP_LEVEL_NONE;
+        interests->told = _MCP_LEVEL_NONE;
         server_pool->interests = interests;
         return interests;
 }
@@ -441,14 +423,14 @@ static Level *find_level(const Interests *interests, const void *subscriber) {
 
 McpLevel interests_level(const ServerPool *server_pool) {
         const Interests *interests = server_pool->interests;
-        McpLevel most = MCP_LEVEL_NONE;
+        McpLevel most = _MCP_LEVEL_NONE;
         Level *level;
 
         if (!interests)
-                return MCP_LEVEL_NONE;
+                return _MCP_LEVEL_NONE;
 
         TAILQ_FOREACH(level, &interests->levels, link)
-                if (level->level != MCP_LEVEL_NONE && (most == MCP_LEVEL_NONE || level->level < most))
+                if (level->level != _MCP_LEVEL_NONE && (most == _MCP_LEVEL_NONE || level->level < most))
                         most = level->level;
 
         return most;
@@ -457,7 +439,7 @@ McpLevel interests_level(const ServerPool *server_pool) {
 McpLevel interests_level_of(const ServerPool *server_pool, const void *subscriber) {
         const Level *level = server_pool->interests ? find_level(server_pool->interests, subscriber) : NULL;
 
-        return level ? level->level : MCP_LEVEL_NONE;
+        return level ? level->level : _MCP_LEVEL_NONE;
 }
 
 /* asked: as tell_workers() */
@@ -465,7 +447,7 @@ static void tell_level(ServerPool *server_pool, const Worker *asked) {
         Interests *interests = server_pool->interests;
         McpLevel most = interests_level(server_pool);
 
-        if (most == MCP_LEVEL_NONE || most == interests->told)
+        if (most == _MCP_LEVEL_NONE || most == interests->told)
                 return;
 
         interests->told = most;
@@ -486,7 +468,7 @@ static void level_asked(Request *request, const Outcome *outcome) {
         if (!outcome->failure) {
                 level->level = level->wanted;
                 tell_level(server_pool, only_ready(server_pool));
-        } else if (level->level == MCP_LEVEL_NONE) {
+        } else if (level->level == _MCP_LEVEL_NONE) {
                 level_free(level);
                 hold_pool(server_pool);
         }
@@ -504,7 +486,7 @@ int interests_set_level(ServerPool *server_pool, const void *subscriber, McpLeve
         if (interests && !level && (level = new0(Level, 1))) {
                 *level = (Level){
                         .subscriber = subscriber,
-                        .level = MCP_LEVEL_NONE,
+                        .level = _MCP_LEVEL_NONE,
                         .server_pool = server_pool,
                 };
                 TAILQ_INSERT_TAIL(&interests->levels, level, link);
@@ -516,7 +498,7 @@ int interests_set_level(ServerPool *server_pool, const void *subscriber, McpLeve
 
         /* The workers say as much already, or are told so when they come, or with each request. */
         if (!worker || worker->era != MCP_ERA_LEGACY ||
-            (interests->told != MCP_LEVEL_NONE && interests->told <= wanted)) {
+            (interests->told != _MCP_LEVEL_NONE && interests->told <= wanted)) {
                 level->level = wanted;
                 tell_level(server_pool, NULL);
                 give(reply, &empty_result);
@@ -533,7 +515,7 @@ int interests_set_level(ServerPool *server_pool, const void *subscriber, McpLeve
                 .done = level_asked,
         };
         r = pool_submit(server_pool->pool, &level->request, failure);
-        if (r < 0 && level->level == MCP_LEVEL_NONE)
+        if (r < 0 && level->level == _MCP_LEVEL_NONE)
                 level_free(level);
         else if (r >= 0)
                 level->asked = true;
@@ -586,8 +568,8 @@ bool interests_want_resource(const ServerPool *server_pool, const void *subscrib
 bool interests_want_log(const ServerPool *server_pool, const void *subscriber, McpLevel level) {
         McpLevel own = interests_level_of(server_pool, subscriber);
 
-        if (own == MCP_LEVEL_NONE)
-                own = interests_level(server_pool) == MCP_LEVEL_NONE ? MCP_LEVEL_DEBUG : MCP_LEVEL_INFO;
+        if (own == _MCP_LEVEL_NONE)
+                own = interests_level(server_pool) == _MCP_LEVEL_NONE ? MCP_LEVEL_DEBUG : MCP_LEVEL_INFO;
 
         return level >= own;
 }
@@ -607,7 +589,7 @@ void interests_worker_ready(ServerPool *server_pool, Worker *worker) {
         }
 
         interests->told = level;
-        if (level != MCP_LEVEL_NONE)
+        if (level != _MCP_LEVEL_NONE)
                 worker_tell(worker, "logging/setLevel", level_params[level]);
         TAILQ_FOREACH(subscription, &interests->subscriptions, link)
                 if (subscription->state == SUBSCRIPTION_ACTIVE)

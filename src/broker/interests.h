@@ -1,6 +1,7 @@
 #pragma once
 
 #include "broker/manager.h"
+#include "wire/profile.h"
 
 /* What the sessions of a pool want to hear of unasked: which resources, and how much of the log. Its workers are asked
  * for all of it together, once, and each new worker again; each subscriber gets its own part. A subscriber is a
@@ -15,23 +16,6 @@ typedef struct InterestReply {
         interest_done_handler done;
         void *userdata;
 } InterestReply;
-
-typedef enum McpLevel {
-        MCP_LEVEL_NONE = -1,
-        MCP_LEVEL_DEBUG,
-        MCP_LEVEL_INFO,
-        MCP_LEVEL_NOTICE,
-        MCP_LEVEL_WARNING,
-        MCP_LEVEL_ERROR,
-        MCP_LEVEL_CRITICAL,
-        MCP_LEVEL_ALERT,
-        MCP_LEVEL_EMERGENCY,
-        _MCP_LEVEL_MAX,
-} McpLevel;
-
-/* The words of MCP, as a JSON string; MCP_LEVEL_NONE where it is none of them. */
-McpLevel mcp_level_from_json(JsonSlice word);
-const char *mcp_level_to_string(McpLevel level);
 
 /* resources/subscribe and resources/unsubscribe for one subscriber. uri is copied. Subscribing starts a worker where
  * there is none. Fails with -EREMOTEIO and *failure, and done() isn't called then: InvalidArguments, LimitsExceeded, or

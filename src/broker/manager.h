@@ -40,6 +40,8 @@ typedef struct ManagerHandlers {
         void (*maybe_idle)(void *userdata); /* a worker, a call, a session or a job went */
 } ManagerHandlers;
 
+#define ASKERS_MAX 32
+
 /* A pool with what the broker knows of its owner */
 struct ServerPool {
         TAILQ_ENTRY(ServerPool) link;
@@ -47,7 +49,8 @@ struct ServerPool {
         Pool *pool;
         uid_t uid;                            /* QUOTA_EVERYBODY with scope shared */
         TAILQ_HEAD(, SessionServer) sessions; /* that use it: it stays for them */
-        Interests *interests;                 /* of its sessions; NULL: none yet */
+        SessionServer *starter; /* of these, for whom a worker was started or told of roots last; or NULL */
+        Interests *interests;   /* of its sessions; NULL: none yet */
 };
 
 /* A configured server, or one that was and still has workers */
@@ -57,6 +60,8 @@ struct Server {
         ServerConfig *config;
         bool gone; /* from the configuration */
         TAILQ_HEAD(, ServerPool) pools;
+        char *askers[ASKERS_MAX]; /* tools that were seen to ask their caller something */
+        unsigned n_askers;
         TAILQ_HEAD(, ListCache) lists;
 };
 

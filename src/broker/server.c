@@ -225,10 +225,12 @@ static void on_notification(void *userdata, Worker *worker, JsonSlice method, Js
                 sessions_cancelled(server_pool, worker, params);
                 return;
         }
-        if (!budget_allows(&worker->notifications, worker_now(worker)))
+
+        /* Sessions have limits of their own. */
+        sessions_notification(server_pool, worker, method, params, traits);
+        if (streq(name, "notifications/progress") || !budget_allows(&worker->notifications, worker_now(worker)))
                 return;
         (void)lists_changed(server_pool, name);
-        sessions_notification(server_pool, worker, name, params, traits);
 
         TAILQ_FOREACH(client, &manager->clients, link)
                 if (client->peer && client_uses_server(client, server) &&
@@ -448,6 +450,8 @@ Server *server_free(Server *server) {
         while ((server_pool = TAILQ_FIRST(&server->pools)))
                 server_pool_free(server_pool);
         TAILQ_REMOVE(&server->manager->servers, server, link);
+        for (size_t i = 0; i < ASKERS_MAX; i++)
+                free(server->askers[i]);
         server_config_unref(server->config);
         free(server);
         return NULL;

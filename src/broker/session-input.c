@@ -1,261 +1,169 @@
 /* What a session's client says, line by line */
 
-#include <stdio.h>
-
 #include "broker/session-parts.h"
+#include "wire/meta.h"
 
-static const JsonTraits no_traits = {};
-
-/* In the greeting of a legacy server stands the version that it speaks with the broker. What came after the client's
- * own version only adds to it. */
-static JsonSlice choose_version(JsonSlice asked, JsonSlice spoken) {
-        _cleanup_(freep) char *version = json_decode(asked), *other = json_decode(spoken);
-
-        return version && other && mcp_legacy_version_supported(version) && strcmp(version, other) < 0 ? asked : spoken;
+static JsonPiece id_of(const RpcInput *input) {
+        return (JsonPiece){ input->message.id, &input->message.traits };
 }
 
-static int append_greeting(Buffer *buffer, const Buffer *greeting, JsonSlice asked) {
-        JsonSlice text = { buffer_data(greeting), buffer_size(greeting) }, version = json_get(text, "protocolVersion");
-        JsonSlice chosen = choose_version(asked, version);
-        int r;
+/* Who asks, by the request itself or by what initialize said. False: it was refused. */
+static bool identify(Session *session, const RpcInput *input, const char *method, McpClient *ret) {
+        const char *reason = NULL;
+        Buffer *output;
+        int code;
 
-        if (!version.data)
-                return buffer_append(buffer, text.data, text.size);
-
-        r = buffer_append(buffer, text.data, version.data - text.data);
-        if (r >= 0)
-                r = buffer_append(buffer, chosen.data, chosen.size);
-        if (r >= 0)
-                r = buffer_append(buffer, version.data + version.size,
-                                  text.data + text.size - (version.data + version.size));
-        return r;
-}
-
-static void greet(Session *session, JsonSlice id, const Pool *pool, JsonSlice version) {
-        Buffer text = {};
-
-        session->initializing = false;
-        if (buffer_size(&pool->greeting) == 0)
-                session_reply_error(session, id, RPC_BROKER_ERROR, "What the server says of itself can't be kept");
-        else if (append_greeting(&text, &pool->greeting, version) < 0)
-                session_close(session, "out of memory");
-        else {
-                session->era = MCP_ERA_LEGACY;
-                session_reply_result(session, id, (JsonSlice){ buffer_data(&text), buffer_size(&text) }, &no_traits);
-        }
-        buffer_done(&text);
-}
-
-static void initialize_done(SessionCall *call, const Outcome *outcome) {
-        Session *session = call->session;
-
-        session->initializing = false;
-        if (outcome->failure)
-                session_reply_failure(session, call->id, outcome->failure);
-        else
-                greet(session, call->id, call->server->pool->pool,
-                      json_get(call->request.params.text, "protocolVersion"));
-}
-
-static int on_initialize(Session *session, const McpMessage *message, const McpParams *params, Failure *failure) {
-        SessionServer *server = &session->servers[0];
-        ServerPool *server_pool;
-
-        if (session->era != MCP_ERA_AUTO || session->initializing) {
-                session_reply_error(session, message->id, RPC_INVALID_REQUEST, "The session is initialized already");
-                return 0;
-        }
-        if (!json_is(json_get(params->text, "protocolVersion"), '"'))
-                return failure_set(failure, FAILURE_INVALID_ARGUMENTS, "protocolVersion has to be a string");
-
-        session->client->profile = mcp_profile_read(json_get(params->text, "capabilities"));
-        if (session_get_pool(server, &server_pool) < 0)
-                return failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
-
-        if (buffer_size(&server_pool->pool->greeting) > 0) {
-                greet(session, message->id, server_pool->pool, json_get(params->text, "protocolVersion"));
-                return 0;
-        }
-
-        session->initializing = true;
-        return session_call_start(session,
-                                  &(SessionCallSpec){ .server = server,
-                                                      .kind = REQUEST_WARM_UP,
-                                                      .id = message->id,
-                                                      .method = "initialize",
-                                                      .params = *params,
-                                                      .done = initialize_done },
-                                  failure);
-}
-
-static int on_ping(Session *session, const McpMessage *message, const McpParams *params _unused_,
-                   Failure *failure _unused_) {
-        session_reply_text(session, message->id, "{}");
-        return 0;
-}
-
-/* What has no part of the broker in it */
-static int forward(Session *session, const McpMessage *message, const McpParams *params, const char *method,
-                   Failure *failure) {
-        return session_call_start(
-                session,
-                &(SessionCallSpec){
-                        .server = &session->servers[0], .id = message->id, .method = method, .params = *params },
-                failure);
-}
-
-static const struct {
-        const char *method;
-        session_method_handler handler;
-        bool early; /* also before the session is initialized */
-} methods[] = {
-        { "initialize", on_initialize, true },
-        { "ping", on_ping, true },
-};
-
-static bool is_id(JsonSlice id) {
-        if (id.size > SESSION_ID_MAX)
-                return false;
-        if (json_is(id, '"'))
+        *ret = session->mcp;
+        if (session->mcp.era == MCP_ERA_LEGACY || streq(method, "initialize") ||
+            (session->mcp.era == MCP_ERA_AUTO && streq(method, "ping") && !mcp_is_modern_request(&input->params)))
                 return true;
-        for (size_t i = json_is(id, '-'); i < id.size; i++)
-                if (id.data[i] < '0' || id.data[i] > '9')
-                        return false;
 
-        return id.size > 0;
+        if (session->mcp.era == MCP_ERA_AUTO && !mcp_is_modern_request(&input->params) &&
+            !streq(method, "server/discover")) {
+                session_reply_error(
+                        session, id_of(input), RPC_INVALID_REQUEST,
+                        "Before %s comes initialize; or the request says in its _meta which version it is of", method);
+                return false;
+        }
+
+        *ret = (McpClient){ .era = MCP_ERA_MODERN, .version = MCP_VERSION_MODERN };
+        code = mcp_read_modern(&input->params, &ret->profile, &ret->level, &reason);
+        if (code == 0) {
+                if (session->client->profile == 0)
+                        session->client->profile = mcp_profile_for(ret->profile, MCP_ERA_MODERN, MCP_ERA_LEGACY);
+                if (!streq(method, "server/discover"))
+                        session->mcp = *ret;
+                return true;
+        }
+
+        if (code == RPC_UNSUPPORTED_VERSION && (output = session_output(session, /* notification= */ false)))
+                session_sent(session, mcp_append_unsupported(output, id_of(input),
+                                                             (JsonPiece){ json_get(input->params.meta, META_VERSION),
+                                                                          &input->message.traits }));
+        else if (code != RPC_UNSUPPORTED_VERSION)
+                session_reply_error(session, id_of(input), code, "%s", reason ?: "Invalid _meta");
+        return false;
 }
 
 /* Whether the request is dealt with. False: it has to wait for others. */
-static bool on_request(Session *session, const McpMessage *message, bool held) {
-        _cleanup_(freep) char *method = json_decode(message->method);
+static bool on_request(Session *session, const RpcInput *input, bool held) {
+        _cleanup_(freep) char *method = rpc_method_name(input->message.method);
+        JsonSlice id = input->message.id;
         Failure failure = {};
-        const char *reason;
-        McpParams params;
-        size_t i;
+        McpClient client;
         int r;
 
-        if (!is_id(message->id)) {
-                session_reply_error(session, (JsonSlice){}, RPC_INVALID_REQUEST,
-                                    "id has to be a string or an integer, of at most %zu bytes", SESSION_ID_MAX);
+        if (!method) {
+                session_reply_error(session, id_of(input), RPC_INTERNAL_ERROR, "Out of memory");
                 return true;
         }
-        if (session_find_call(session, message->id)) {
-                session_reply_error(session, message->id, RPC_INVALID_REQUEST, "A request with this id is under way");
+        if (session_find_call(session, id) || session_find_listen(session, id)) {
+                session_reply_error(session, id_of(input), RPC_INVALID_REQUEST, "A request with this id is under way");
                 return true;
         }
-        if (!method || strlen(method) > SESSION_METHOD_MAX) {
-                session_reply_error(session, message->id, RPC_METHOD_NOT_FOUND, "Method not found");
+        if (!held && !TAILQ_EMPTY(&session->held) && !streq(method, "ping"))
+                return false;
+        if (!identify(session, input, method, &client))
                 return true;
-        }
-        if (mcp_params_locate(message->params, &message->traits, &params, &reason) < 0 ||
-            params.token.size > SESSION_ID_MAX) {
-                session_reply_error(session, message->id, RPC_INVALID_PARAMS, "params %s", reason);
-                return true;
-        }
 
-        for (i = 0; i < ELEMENTSOF(methods); i++)
-                if (streq(methods[i].method, method))
-                        break;
-
-        if (session->era == MCP_ERA_AUTO && (i >= ELEMENTSOF(methods) || !methods[i].early)) {
-                session_reply_error(session, message->id, RPC_INVALID_REQUEST,
-                                    "The session has to be initialized before %s", method);
-                return true;
-        }
-
-        if (i < ELEMENTSOF(methods))
-                r = methods[i].handler(session, message, &params, &failure);
-        else if (!held && !TAILQ_EMPTY(&session->held))
-                r = 1;
-        else
-                r = forward(session, message, &params, method, &failure);
-
+        r = session_method(session, input, &client, method, &failure);
         if (r < 0)
-                session_reply_failure(session, message->id, &failure);
+                session_reply_failure(session, id_of(input), &failure);
         failure_done(&failure);
         return r != 1;
 }
 
-static void on_cancelled(Session *session, JsonSlice params) {
-        SessionCall *call = session_find_call(session, json_get(params, "requestId"));
-        _cleanup_(freep) char *reason = json_decode(json_get(params, "reason"));
-
-        if (call && call->request.kind == REQUEST_CALL)
-                session_call_cancel(call, reason && strlen(reason) <= SESSION_ID_MAX ? reason : "cancelled");
+static void drop_held(Session *session, HeldLine *held) {
+        TAILQ_REMOVE(&session->held, held, link);
+        session->held_bytes -= held->size;
+        free(held);
 }
 
-static void on_notification(Session *session, const McpMessage *message) {
-        _cleanup_(freep) char *method = json_decode(message->method);
-        Failure failure = {};
-        const char *reason;
-        McpParams params;
+static void on_cancelled(Session *session, const RpcInput *input) {
+        JsonSlice id = json_get(input->message.params, "requestId");
+        _cleanup_(freep) char *reason = json_decode(json_get(input->message.params, "reason"));
+        SessionListen *listen = session_find_listen(session, id);
+        SessionCall *call = session_find_call(session, id);
+        HeldLine *held, *next;
 
-        if (!method || strlen(method) > SESSION_METHOD_MAX || strncmp(method, "notifications/", 14) != 0 ||
-            mcp_params_locate(message->params, &message->traits, &params, &reason) < 0)
+        /* A task has its own way of being cancelled, and initialize can't be. */
+        if (call)
+                session_call_cancel(call, reason && strlen(reason) <= RPC_ID_MAX ? reason : "cancelled");
+        else if (listen)
+                session_listen_free(listen);
+        else if (!session->pumping)
+                TAILQ_FOREACH_SAFE(held, &session->held, link, next) {
+                        RpcInput waiting;
+
+                        rpc_read(held->data, held->size, session->depth, &waiting);
+                        if (waiting.message.id.size == id.size &&
+                            memcmp(waiting.message.id.data, id.data, id.size) == 0)
+                                drop_held(session, held);
+                }
+}
+
+static void on_notification(Session *session, const RpcInput *input) {
+        _cleanup_(freep) char *method = rpc_method_name(input->message.method);
+        SessionServer *server = &session->servers[0];
+        Failure failure = {};
+        McpHello hello;
+
+        if (!method)
                 return;
 
         if (streq(method, "notifications/cancelled"))
-                on_cancelled(session, message->params);
+                on_cancelled(session, input);
         else if (streq(method, "notifications/progress"))
-                session_asked_progress(session, message->params, &message->traits);
-        else if (session->era == MCP_ERA_LEGACY && !streq(method, "notifications/initialized"))
+                session_asked_progress(session, input->message.params, &input->message.traits);
+        else if (session->mcp.era == MCP_ERA_LEGACY && !streq(method, "notifications/initialized") &&
+                 strncmp(method, "notifications/", strlen("notifications/")) == 0 && session_hello(server, &hello) &&
+                 hello.era == MCP_ERA_LEGACY) {
+                if (streq(method, "notifications/roots/list_changed"))
+                        server->pool->starter = server;
                 (void)session_call_start(session,
-                                         &(SessionCallSpec){ .server = &session->servers[0],
+                                         &(SessionCallSpec){ .server = server,
                                                              .kind = REQUEST_NOTIFICATION,
                                                              .method = method,
-                                                             .params = params },
+                                                             .params = input->params },
                                          &failure);
+        }
         failure_done(&failure);
 }
 
 /* False: the line has to wait */
-static bool on_message(Session *session, const char *line, size_t size, bool held) {
-        McpMessage message;
-        JsonError error;
-        int r;
+static bool on_text(Session *session, const char *text, size_t size, bool held) {
+        RpcInput input;
 
-        r = mcp_parse(line, size, session->depth, &message, &error);
-        if (r < 0) {
-                McpIdFinder finder = {};
-                char number[24];
-
-                mcp_id_finder_feed(&finder, line, size);
-                (void)snprintf(number, sizeof(number), "%llu", (unsigned long long)finder.number);
-                session_reply_error(session, finder.found ? (JsonSlice){ number, strlen(number) } : (JsonSlice){},
-                                    RPC_PARSE_ERROR, "Invalid JSON at byte %zu: %s", error.offset, error.reason);
-                return true;
-        }
-
-        switch (message.kind) {
-        case MCP_REQUEST:
-                return on_request(session, &message, held);
-        case MCP_NOTIFICATION:
-                on_notification(session, &message);
+        rpc_read(text, size, session->depth, &input);
+        switch (input.kind) {
+        case RPC_REQUEST:
+                return on_request(session, &input, held);
+        case RPC_NOTIFICATION:
+                on_notification(session, &input);
                 break;
-        case MCP_RESULT:
-        case MCP_ERROR:
-                session_answered(session, &message);
+        case RPC_ANSWER:
+                session_answered(session, &input.message);
                 break;
-        case MCP_NOISE:
-                session_reply_error(session, is_id(message.id) && message.method.data ? message.id : (JsonSlice){},
-                                    RPC_INVALID_REQUEST, "The line is no request, notification or response");
+        case RPC_WRONG:
+                session_reply_error(session, (JsonPiece){ input.id, &input.message.traits }, input.code,
+                                    "%s (at byte %zu)", input.reason, input.offset);
+                break;
+        case RPC_NOISE:
+        case RPC_BATCH: /* not inside of another */
                 break;
         }
+
         return true;
 }
 
-static void on_line(void *userdata, const char *line, size_t size) {
-        Session *session = userdata;
-        HeldLine *held;
+static void hold(Session *session, const char *line, size_t size) {
+        HeldLine *held = malloc(sizeof(HeldLine) + size);
 
-        if (session->state == SESSION_CLOSED || size == 0 || on_message(session, line, size, /* held= */ false))
-                return;
-
-        held = malloc(sizeof(HeldLine) + size);
         if (!held) {
                 session_close(session, "out of memory");
                 return;
         }
+
         held->size = size;
         memcpy(held->data, line, size);
         TAILQ_INSERT_TAIL(&session->held, held, link);
@@ -263,20 +171,50 @@ static void on_line(void *userdata, const char *line, size_t size) {
         session_update(session);
 }
 
+static void take(Session *session, const char *text, size_t size) {
+        if (session->state != SESSION_CLOSED && !on_text(session, text, size, /* held= */ false))
+                hold(session, text, size);
+}
+
+static void on_line(void *userdata, const char *line, size_t size) {
+        Session *session = userdata;
+        const char *position = NULL;
+        JsonSlice element;
+
+        while (size > 0 && (*line == ' ' || *line == '\t' || *line == '\r')) {
+                line++;
+                size--;
+        }
+
+        /* A batch, which one revision had: its requests are answered one by one. */
+        if (size > 0 && line[0] == '[') {
+                RpcInput input;
+
+                rpc_read(line, size, session->depth, &input);
+                if (input.kind == RPC_BATCH) {
+                        while (json_next_element((JsonSlice){ line, size }, &position, &element))
+                                take(session, element.data, element.size);
+                        return;
+                }
+        }
+
+        take(session, line, size);
+}
+
 static void on_oversized(void *userdata, const char *piece, size_t size, bool last) {
         Session *session = userdata;
-        McpIdFinder *finder = &session->oversized.mcp;
-        char number[24];
+        JsonSlice id = {};
+        RpcKind kind;
 
-        mcp_id_finder_feed(finder, piece, size);
+        rpc_id_finder_feed(&session->oversized, piece, size);
         if (!last)
                 return;
 
-        (void)snprintf(number, sizeof(number), "%llu", (unsigned long long)finder->number);
-        session_reply_error(session,
-                            finder->found && !finder->answer ? (JsonSlice){ number, strlen(number) } : (JsonSlice){},
-                            RPC_INVALID_REQUEST, "The line is longer than limits.message of the server");
-        *finder = (McpIdFinder){};
+        kind = rpc_id_finder_result(&session->oversized, &id);
+        if (kind != RPC_ANSWER)
+                session_reply_error(session, (JsonPiece){ id, NULL }, RPC_INVALID_REQUEST,
+                                    "The line is longer than the server's limits.message");
+        session->oversized = (RpcIdFinder){};
 }
 
 const LineHandlers session_input = {
@@ -287,11 +225,17 @@ const LineHandlers session_input = {
 void session_pump(Session *session) {
         HeldLine *held;
 
+        if (session->pumping)
+                return;
+
+        session->pumping = true;
         while ((held = TAILQ_FIRST(&session->held)) && session->state != SESSION_CLOSED &&
-               on_message(session, held->data, held->size, /* held= */ true)) {
-                TAILQ_REMOVE(&session->held, held, link);
-                session->held_bytes -= held->size;
-                free(held);
-        }
+               on_text(session, held->data, held->size, /* held= */ true))
+                drop_held(session, held);
+        session->pumping = false;
+
+        for (size_t i = 0; i < session->n_servers; i++)
+                if (!session->servers[i].warming)
+                        failure_done(&session->servers[i].cold);
         session_update(session);
 }

@@ -1,20 +1,29 @@
 #pragma once
 
+#include "broker/interests.h"
 #include "broker/session.h"
 #include "broker/stream.h"
+#include "wire/rpc.h"
+#include "wire/subscription.h"
+#include "wire/task.h"
+#include "wire/translate.h"
 
 /* Between the files of a session only */
 
-#define SESSION_ID_MAX ((size_t)1024)          /* bytes of a request's id, or of a progress token */
-#define SESSION_METHOD_MAX ((size_t)256)       /* bytes of a method's name */
 #define SESSION_HELD_MAX ((size_t)256 * 1024)  /* bytes of requests that wait for others to end, until which is read */
 #define SESSION_UNSENT_SOFT ((size_t)1 << 20)  /* bytes that the client doesn't read, until which is read */
 #define SESSION_UNSENT_HARD ((size_t)16 << 20) /* until which something is added */
 #define SESSION_UNSENT_USER ((size_t)64 << 20) /* in all of a user's sessions */
-#define SESSION_QUESTIONS_MAX 32               /* of servers that the client hasn't answered */
+#define SESSION_QUESTIONS_MAX 64               /* of servers that the client hasn't answered */
+#define SESSION_TASKS_MAX 64
+#define SESSION_LISTENS_MAX 32
+#define SESSION_ELICITATIONS_MAX 32
+#define SESSION_ROUNDS_MAX 64 /* so often a server may want more input for one call */
 
 typedef struct SessionCall SessionCall;
 typedef struct SessionQuestion SessionQuestion;
+typedef struct SessionTask SessionTask;
+typedef struct SessionListen SessionListen;
 
 /* One server of a session */
 struct SessionServer {
@@ -22,23 +31,29 @@ struct SessionServer {
         Server *server;
         ServerPool *pool; /* NULL: not used yet */
         TAILQ_ENTRY(SessionServer) link;
+
+        bool warming; /* what the server says of itself is waited for, and so are requests */
+        Request warm_up;
+        Failure cold; /* why it can't be had: for the requests that waited */
 };
 
-/* A request of the client that a pool has */
+/* A request of the client, until its answer */
 struct SessionCall {
         Request request;
         TAILQ_ENTRY(SessionCall) link;
         Session *session;
         SessionServer *server;
+        McpClient client;
         uint64_t started; /* usec, CLOCK_MONOTONIC */
         size_t bytes;     /* charged */
         /* Sees the outcome ahead of the client, and answers it: NULL: it is passed on as it is */
         void (*done)(SessionCall *call, const Outcome *outcome);
-        char *kept;   /* the params, where they may be needed again */
-        char *tool;   /* of a tools/call that is recorded or may ask; or NULL */
-        JsonSlice id; /* the client's, in data */
-        JsonSlice token;
-        char *method; /* likewise */
+        char *kept; /* the params, where they may be needed again */
+        char *tool; /* of a tools/call */
+        char *method;
+        JsonSlice id, token;        /* the client's, with the traits of request.params */
+        bool displaced;             /* others had to have its place in the queue: it is put there again */
+        struct SessionInput *input; /* what a server wants of the client in the midst of it; or NULL */
         char data[];
 };
 
@@ -46,14 +61,50 @@ struct SessionCall {
 struct SessionQuestion {
         TAILQ_ENTRY(SessionQuestion) link;
         Session *session;
-        ServerPool *pool;
-        Worker *worker;
         uint64_t number; /* its id on the session */
-        JsonSlice id;    /* the worker's own */
-        JsonSlice token; /* of progress, as the worker wrote it */
-        bool roots;
+        char *text;      /* what the slices point into */
+        JsonTraits traits;
+
+        Worker *worker;      /* a legacy one, which waits for the answer; or NULL */
+        JsonSlice worker_id; /* its own id for it */
+        JsonSlice token;     /* of progress, as the worker wrote it */
+        SessionCall *call;   /* of a modern worker, or of a modern client: which it is about; or NULL */
+        McpAsk ask;
+};
+
+/* A task that the client made at a worker, or that a worker made at the client */
+struct SessionTask {
+        TAILQ_ENTRY(SessionTask) link;
+        Worker *worker;
+        bool clients;      /* it runs at the client */
+        bool ended;        /* its worker isn't held for it */
+        uint64_t progress; /* the worker's token, or 0 */
+        JsonSlice token;   /* the client's */
+        JsonSlice id;
         char data[];
 };
+
+/* A modern client's subscriptions/listen */
+struct SessionListen {
+        TAILQ_ENTRY(SessionListen) link;
+        Session *session;
+        SessionServer *server;
+        McpFilter filter;
+        JsonTraits traits;
+        unsigned n_due; /* subscriptions that aren't answered */
+        bool announced; /* what is listened to was acknowledged */
+        char *text;     /* of filter and id */
+        JsonSlice id;
+};
+
+/* A request that the interests of its pool will answer */
+typedef struct SessionReply {
+        TAILQ_ENTRY(SessionReply) link;
+        Session *session;
+        JsonTraits traits;
+        JsonSlice id;
+        char data[];
+} SessionReply;
 
 /* A request that waits until another has ended */
 typedef struct HeldLine {
@@ -76,12 +127,12 @@ struct Session {
         Client *opener; /* of an attached one */
         Stream *stream;
         SessionState state;
-        char *reason; /* why it closed */
-        uint64_t opened;
-        unsigned depth; /* of nesting that is read */
+        const char *ending; /* why it ends, where that isn't its client's wish */
+        char *reason;       /* why it closed */
+        unsigned depth;     /* of nesting that is read */
 
-        McpEra era; /* the client's, from its first request on */
-        bool initializing;
+        McpClient mcp; /* era AUTO: it hasn't said who it is */
+        char *info;    /* of mcp */
 
         SessionServer *servers;
         size_t n_servers;
@@ -89,18 +140,35 @@ struct Session {
         TAILQ_HEAD(, SessionCall) calls;
         TAILQ_HEAD(, HeldLine) held;
         size_t held_bytes;
+        unsigned n_displaced; /* calls */
+        bool pumping;
         TAILQ_HEAD(, SessionQuestion) questions;
         unsigned n_questions;
         uint64_t last_question;
+        TAILQ_HEAD(, SessionTask) tasks;
+        unsigned n_tasks;
+        TAILQ_HEAD(, SessionReply) replies;
+        TAILQ_HEAD(, SessionListen) listens;
+        unsigned n_listens;
+        char *elicitations[SESSION_ELICITATIONS_MAX]; /* that it was asked out of band: the last ones' ids, as JSON */
+        unsigned n_elicitations;
 
-        IdFinder oversized; /* a line over the limit, as it goes by */
-        uint64_t dropped;   /* notifications */
+        RpcIdFinder oversized; /* a line over the limit, as it goes by */
+        uint64_t dropped;      /* notifications */
 };
 
 /* session.c */
-void session_close(Session *session, const char *reason);      /* when the loop is back */
-void session_update(Session *session);                         /* what follows from its state: reading, closing */
-int session_get_pool(SessionServer *server, ServerPool **ret); /* -ENOMEM */
+void session_close(Session *session, const char *reason); /* when the loop is back */
+void session_update(Session *session);                    /* what follows from its state: reading, closing */
+
+/* The pool that serves it, chosen by what its client can do when it is first used. -ENOMEM. */
+int session_get_pool(SessionServer *server, ServerPool **ret);
+
+/* It is chosen anew when it is next used. Nothing of the session may be under way there. */
+void session_leave_pool(SessionServer *server);
+
+/* What the server says of itself. False: not known, and ret->era may be AUTO. */
+bool session_hello(const SessionServer *server, McpHello *ret);
 
 /* Where to append messages: NULL where there is no more use. notification: it may be left out. Then session_sent(). */
 Buffer *session_output(Session *session, bool notification);
@@ -110,20 +178,11 @@ void session_sent(Session *session, int appended);
 extern const LineHandlers session_input;
 void session_pump(Session *session); /* requests that were held go on */
 
-/* session-error.c: answers of the broker itself */
-void session_reply_result(Session *session, JsonSlice id, JsonSlice result, const JsonTraits *traits);
-void session_reply_text(Session *session, JsonSlice id, const char *result);
-void session_reply_error(Session *session, JsonSlice id, int code, const char *format, ...) _printf_(4, 5);
-void session_reply_failure(Session *session, JsonSlice id, const Failure *failure);
-void session_reply_outcome(Session *session, JsonSlice id, const Outcome *outcome);
-int session_append_error(Buffer *buffer, JsonSlice id, int code, const char *message, const char *word);
-
-#define RPC_PARSE_ERROR (-32700)
-#define RPC_INVALID_REQUEST (-32600)
-#define RPC_METHOD_NOT_FOUND (-32601)
-#define RPC_INVALID_PARAMS (-32602)
-#define RPC_BROKER_ERROR (-32000)
-#define MCP_UNSUPPORTED_VERSION (-32022)
+/* session-error.c */
+void session_reply_result(Session *session, JsonPiece id, JsonPiece result);
+void session_reply_text(Session *session, JsonPiece id, const char *result);
+void session_reply_error(Session *session, JsonPiece id, int code, const char *format, ...) _printf_(4, 5);
+void session_reply_failure(Session *session, JsonPiece id, const Failure *failure);
 
 /* session-call.c: requests that pools have */
 typedef struct SessionCallSpec {
@@ -132,20 +191,59 @@ typedef struct SessionCallSpec {
         JsonSlice id; /* of the client's request */
         const char *method;
         McpParams params;
+        McpClient client;
         Worker *pinned;
         void (*done)(SessionCall *call, const Outcome *outcome);
 } SessionCallSpec;
 
 /* 0; 1: not now, a limit is in the way of it, and a call that is under way will end; -EREMOTEIO with *failure. */
 int session_call_start(Session *session, const SessionCallSpec *spec, Failure *failure);
+int session_call_repeat(SessionCall *call, Failure *failure); /* once more, with other params, kept by the call */
+void session_call_finish(SessionCall *call, const Outcome *outcome); /* it ended: the pool has it no more */
+void session_call_pass_on(SessionCall *call, const Outcome *outcome);
+void session_resubmit(Session *session);                         /* what was displaced */
 void session_call_cancel(SessionCall *call, const char *reason); /* nobody is answered */
+void session_call_fail(SessionCall *call, int code, const char *message);
 SessionCall *session_find_call(Session *session, JsonSlice id);
+SessionCall *session_call_of(Request *request); /* NULL: it is no session's */
+JsonPiece session_call_id(const SessionCall *call);
+
+/* session-method.c: methods that the broker has a part in. Each answers, or returns as session_call_start(). */
+int session_method(Session *session, const RpcInput *input, const McpClient *client, const char *method,
+                   Failure *failure);
+
+/* session-task.c */
+SessionTask *session_find_task(const Session *session, JsonSlice id, const Worker *worker); /* worker NULL: any */
+void session_note_task(Session *session, JsonSlice id, Worker *worker, bool clients, const SessionCall *call);
+void session_task_created(SessionCall *call, JsonSlice id);
+void session_task_watch(Session *session, JsonSlice task); /* what a worker says of one */
+void session_task_ended(SessionTask *task);
+void session_task_free(Session *session, SessionTask *task);
+void session_leave_tasks(Session *session);
+int session_method_of_tasks(Session *session, const SessionCallSpec *spec, Failure *failure);
+
+/* session-listen.c */
+int session_listen(Session *session, SessionServer *server, JsonSlice id, const McpParams *params, Failure *failure);
+SessionListen *session_find_listen(const Session *session, JsonSlice id);
+void session_listen_free(SessionListen *listen);
+void session_end_listens(Session *session); /* they are told so */
+
+/* session-ask.c: input_required, between the eras */
+void session_ask_legacy(SessionCall *call, const Outcome *outcome); /* a modern worker's, to a legacy client */
+void session_ask_answered(SessionQuestion *question, const McpMessage *message);
+bool session_ask_modern(SessionCall *call, Worker *worker, const McpMessage *message); /* the other way round */
+/* 1: the request is the second half of a call, and dealt with; 0: it is none; -EREMOTEIO with *failure */
+int session_ask_retried(Session *session, const RpcInput *input, Failure *failure);
+bool session_ask_done(SessionCall *call, const Outcome *outcome); /* whether it waits for the client to come again */
+void session_ask_free(SessionCall *call);
+void session_ask_end(Session *session); /* the client comes no more: what waits for that is cancelled */
+/* Of a modern client's calls on a worker the one that it most likely asks for; call where there is none. */
+SessionCall *session_ask_choose(const Session *session, const Worker *worker, SessionCall *call);
 
 /* session-question.c: requests of servers to the client */
+SessionQuestion *session_question_new(Session *session, const McpAsk *ask, const JsonTraits *traits);
+void session_question_free(SessionQuestion *question);
+void session_question_withdraw(SessionQuestion *question, JsonSlice reason); /* and frees it */
 void session_answered(Session *session, const McpMessage *message);
 void session_asked_progress(Session *session, JsonSlice params, const JsonTraits *traits);
 void session_refuse_questions(Session *session, const char *why);
-
-/* session-server.c: methods that the broker has a part in */
-typedef int (*session_method_handler)(Session *session, const McpMessage *message, const McpParams *params,
-                                      Failure *failure);

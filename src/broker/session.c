@@ -1,22 +1,32 @@
 /* A session's life: how it is opened, what it may take, how it ends. */
 
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <systemd/sd-id128.h>
 
+#include "base/cork.h"
 #include "base/log.h"
 #include "broker/session-parts.h"
 
-static uint64_t now_monotonic(const Manager *manager) {
-        uint64_t usec = 0;
-
-        (void)sd_event_now(manager->event, CLOCK_MONOTONIC, &usec);
-        return usec;
-}
-
 static void schedule(Manager *manager) {
         (void)sd_event_source_set_enabled(manager->sessions_source, SD_EVENT_ONESHOT);
+}
+
+void session_leave_pool(SessionServer *server) {
+        ServerPool *server_pool = server->pool;
+
+        if (!server_pool)
+                return;
+
+        if (server->warming)
+                pool_cancel(&server->warm_up, "the session has ended");
+        server->warming = false;
+        interests_leave(server_pool, server);
+        TAILQ_REMOVE(&server_pool->sessions, server, link);
+        if (server_pool->starter == server)
+                server_pool->starter = NULL;
+        server->pool = NULL;
+        pool_schedule(server_pool->pool);
 }
 
 /* What a pool does for it ends here, and is told to the servers. */
@@ -26,27 +36,33 @@ static void leave_servers(Session *session) {
         while ((call = TAILQ_FIRST(&session->calls)))
                 session_call_cancel(call, "the session has ended");
         session_refuse_questions(session, "the session has ended");
+        session_leave_tasks(session);
+        while (!TAILQ_EMPTY(&session->listens))
+                session_listen_free(TAILQ_FIRST(&session->listens));
 
-        for (size_t i = 0; i < session->n_servers; i++) {
-                SessionServer *server = &session->servers[i];
-
-                if (!server->pool)
-                        continue;
-                TAILQ_REMOVE(&server->pool->sessions, server, link);
-                pool_schedule(server->pool->pool);
-                server->pool = NULL;
-        }
+        for (size_t i = 0; i < session->n_servers; i++)
+                session_leave_pool(&session->servers[i]);
 }
 
 static Session *session_free(Session *session) {
         Manager *manager = session->manager;
+        SessionReply *reply;
         HeldLine *held;
 
+        while ((reply = TAILQ_FIRST(&session->replies))) {
+                TAILQ_REMOVE(&session->replies, reply, link);
+                free(reply);
+        }
         while ((held = TAILQ_FIRST(&session->held))) {
                 TAILQ_REMOVE(&session->held, held, link);
                 free(held);
         }
         stream_free(session->stream);
+        for (size_t i = 0; i < session->n_servers; i++)
+                failure_done(&session->servers[i].cold);
+        for (size_t i = 0; i < SESSION_ELICITATIONS_MAX; i++)
+                free(session->elicitations[i]);
+        free(session->info);
         free(session->servers);
         free(session->reason);
         TAILQ_REMOVE(&manager->sessions, session, link);
@@ -74,7 +90,8 @@ static void end(Session *session) {
         Manager *manager = session->manager;
 
         leave_servers(session);
-        log_debug("session %s: closed: %s", session->id, session->reason ?: "?");
+        log_debug("session %s: closed: %s", session->id,
+                  session->reason && *session->reason ? session->reason : "its client has ended it");
         if (session->opener)
                 manager->handlers->session_closed(manager->userdata, session->opener, session->id,
                                                   session->reason ?: "");
@@ -83,8 +100,8 @@ static void end(Session *session) {
 
 void session_update(Session *session) {
         if (session->state == SESSION_ENDED && TAILQ_EMPTY(&session->calls) && TAILQ_EMPTY(&session->held) &&
-            stream_unsent(session->stream) == 0)
-                session_close(session, "its client has ended it");
+            TAILQ_EMPTY(&session->replies) && stream_unsent(session->stream) == 0)
+                session_close(session, session->ending ?: "");
 
         stream_set_reading(session->stream, session->state == SESSION_OPEN && session->held_bytes <= SESSION_HELD_MAX &&
                                                     stream_unsent(session->stream) <= SESSION_UNSENT_SOFT);
@@ -94,11 +111,17 @@ static int on_loop(sd_event_source *source _unused_, void *userdata) {
         Manager *manager = userdata;
         Session *session, *next;
 
+        cork_begin();
         TAILQ_FOREACH_SAFE(session, &manager->sessions, link, next)
                 if (session->state == SESSION_CLOSED)
                         end(session);
-                else if (!TAILQ_EMPTY(&session->held))
-                        session_pump(session);
+                else {
+                        if (session->n_displaced > 0)
+                                session_resubmit(session);
+                        if (!TAILQ_EMPTY(&session->held))
+                                session_pump(session);
+                }
+        cork_end();
 
         return 0;
 }
@@ -107,7 +130,7 @@ void sessions_pump(Manager *manager) {
         const Session *session;
 
         TAILQ_FOREACH(session, &manager->sessions, link)
-                if (!TAILQ_EMPTY(&session->held)) {
+                if (!TAILQ_EMPTY(&session->held) || session->n_displaced > 0) {
                         schedule(manager);
                         return;
                 }
@@ -165,12 +188,14 @@ static void on_ended(void *userdata) {
                 return;
 
         session->state = SESSION_ENDED;
+        session_ask_end(session);
         session_refuse_questions(session, "the client has ended its session");
+        session_end_listens(session);
         session_update(session);
 }
 
 static void on_broken(void *userdata) {
-        session_close(userdata, "its client has left");
+        session_close(userdata, "");
 }
 
 static const StreamHandlers *stream_handlers(void) {
@@ -198,6 +223,18 @@ int session_get_pool(SessionServer *server, ServerPool **ret) {
 
         *ret = server->pool;
         return 0;
+}
+
+bool session_hello(const SessionServer *server, McpHello *ret) {
+        const Pool *pool = server->pool ? server->pool->pool : NULL;
+
+        *ret = (McpHello){ .name = server->server->config->name };
+        if (!pool)
+                return false;
+
+        ret->era = pool->era;
+        ret->result.text = (JsonSlice){ buffer_data(&pool->greeting), buffer_size(&pool->greeting) };
+        return ret->result.text.size > 0;
 }
 
 static int make_client(Session *session, const Client *opener) {
@@ -280,11 +317,13 @@ int session_open(Manager *manager, const SessionSpec *spec, const char **ret_id,
         *session = (Session){
                 .manager = manager,
                 .opener = spec->attached ? spec->opener : NULL,
-                .opened = now_monotonic(manager),
         };
         TAILQ_INIT(&session->calls);
         TAILQ_INIT(&session->held);
         TAILQ_INIT(&session->questions);
+        TAILQ_INIT(&session->tasks);
+        TAILQ_INIT(&session->replies);
+        TAILQ_INIT(&session->listens);
         TAILQ_INSERT_TAIL(&manager->sessions, session, link);
 
         r = fill(session, spec, spec->input, spec->output, failure);
@@ -300,6 +339,16 @@ int session_open(Manager *manager, const SessionSpec *spec, const char **ret_id,
                   session->n_servers > 1 ? " and others" : "");
         *ret_id = session->id;
         return 0;
+}
+
+unsigned sessions_open(const Manager *manager, uid_t viewer) {
+        const Session *session;
+        unsigned n = 0;
+
+        TAILQ_FOREACH(session, &manager->sessions, link)
+                n += viewer == QUOTA_EVERYBODY || session->client->uid == viewer;
+
+        return n;
 }
 
 int sessions_init(Manager *manager) {
@@ -325,8 +374,11 @@ void sessions_done(Manager *manager) {
 void sessions_drain(Manager *manager) {
         Session *session;
 
-        TAILQ_FOREACH(session, &manager->sessions, link)
+        TAILQ_FOREACH(session, &manager->sessions, link) {
+                if (session->state == SESSION_OPEN)
+                        session->ending = "the service is leaving";
                 on_ended(session);
+        }
 }
 
 void sessions_client_gone(Manager *manager, Client *client) {

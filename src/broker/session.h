@@ -16,6 +16,9 @@ typedef struct SessionSpec {
 /* Fails with -EREMOTEIO and *failure. *ret_id belongs to the session. */
 int session_open(Manager *manager, const SessionSpec *spec, const char **ret_id, Failure *failure);
 
+/* How many there are, as the viewer sees it (server_pool_visible()) */
+unsigned sessions_open(const Manager *manager, uid_t viewer);
+
 /* What the manager has to do for all of them */
 int sessions_init(Manager *manager);
 void sessions_done(Manager *manager);  /* closes them; nothing may be in a pool's queue for them after pool_stop() */
@@ -27,6 +30,6 @@ void sessions_server_gone(Server *server, const char *reason);
 /* What a pool's workers do */
 bool sessions_request(ServerPool *server_pool, Worker *worker, const McpMessage *message);
 void sessions_cancelled(ServerPool *server_pool, Worker *worker, JsonSlice params);
-void sessions_notification(ServerPool *server_pool, Worker *worker, const char *method, JsonSlice params,
+void sessions_notification(ServerPool *server_pool, Worker *worker, JsonSlice method, JsonSlice params,
                            const JsonTraits *traits);
 void sessions_worker_removed(ServerPool *server_pool, Worker *worker);

@@ -6,8 +6,11 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "base/cork.h"
+
 #define READ_SIZE ((size_t)64 * 1024)
-#define LITTLE ((size_t)64 * 1024) /* what is left unsent when there is room for more */
+#define HELD_MAX ((size_t)64 * 1024) /* what waits for others that leave with it */
+#define LITTLE ((size_t)64 * 1024)   /* what is left unsent when there is room for more */
 
 struct Stream {
         const StreamHandlers *handlers;
@@ -19,6 +22,7 @@ struct Stream {
         bool reading, ended, broken;
 
         Buffer output;
+        Cork cork;
         LineReader lines;
 };
 
@@ -96,7 +100,7 @@ static ssize_t write_once(Stream *stream) {
                                      : write(stream->output_fd, data, size);
 }
 
-void stream_flush(Stream *stream) {
+static void write_output(Stream *stream) {
         bool waited = buffer_size(&stream->output) > 0;
 
         while (buffer_size(&stream->output) > 0 && !stream->broken) {
@@ -114,12 +118,25 @@ void stream_flush(Stream *stream) {
                 stream_update(stream);
 }
 
+void stream_flush(Stream *stream) {
+        if (buffer_size(&stream->output) >= HELD_MAX || !cork_hold(&stream->cork))
+                write_output(stream);
+}
+
+static void on_uncorked(void *userdata) {
+        Stream *stream = userdata;
+
+        write_output(stream);
+        if (!stream->broken && buffer_size(&stream->output) <= LITTLE)
+                stream->handlers->drained(stream->userdata);
+}
+
 static int on_output(sd_event_source *source _unused_, int fd _unused_, uint32_t revents, void *userdata) {
         Stream *stream = userdata;
 
         if (revents & (EPOLLERR | EPOLLHUP))
                 stream->broken = true;
-        stream_flush(stream);
+        write_output(stream);
         stream_update(stream);
 
         if (stream->broken) {
@@ -135,11 +152,17 @@ static int on_input(sd_event_source *source _unused_, int fd, uint32_t revents _
         Stream *stream = userdata;
         ssize_t n = stream->input_socket ? recv(fd, read_buffer, sizeof(read_buffer), MSG_DONTWAIT)
                                          : read(fd, read_buffer, sizeof(read_buffer));
+        int r = -EPIPE;
 
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return 0;
 
-        if (n > 0 && line_reader_feed(&stream->lines, read_buffer, n, &stream->handlers->input, stream->userdata) >= 0)
+        if (n > 0) {
+                cork_begin();
+                r = line_reader_feed(&stream->lines, read_buffer, n, &stream->handlers->input, stream->userdata);
+                cork_end();
+        }
+        if (r >= 0)
                 return 0;
 
         stream->ended = true;
@@ -199,6 +222,7 @@ int stream_new(sd_event *event, int input, int output, size_t line_max, const St
                 .output_fd = output,
                 .reading = true,
                 .lines.limit = line_max,
+                .cork = { on_uncorked, stream },
         };
 
         r = take_end(&stream->input_fd, /* input= */ true, &stream->input_socket);
@@ -219,6 +243,7 @@ Stream *stream_free(Stream *stream) {
         if (!stream)
                 return NULL;
 
+        cork_forget(&stream->cork);
         sd_event_source_disable_unref(stream->input_source);
         sd_event_source_disable_unref(stream->output_source);
         safe_close(stream->input_fd);

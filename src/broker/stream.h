@@ -28,7 +28,8 @@ Stream *stream_free(Stream *stream);
 /* Append here, then flush. */
 Buffer *stream_output(Stream *stream);
 
-/* Writes as much as goes; the rest follows by itself. Calls no handler: a broken stream is told from the loop. */
+/* Writes as much as goes; the rest follows by itself. While a run of messages is handled (base/cork), it waits for the
+ * others. Calls no handler: a broken stream is told from the loop. */
 void stream_flush(Stream *stream);
 
 /* Bytes that wait for the other side to read */

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "broker/call.h"
 #include "broker/lists.h"
+#include "broker/session.h"
 #include "bus/errors.h"
 #include "bus/objects.h"
 #include "bus/peers.h"
@@ -583,6 +584,14 @@ static int property_calls_in_flight(sd_bus *bus, const char *path _unused_, cons
         return sd_bus_message_append(reply, "u", manager_calls(service->manager, authorize_viewer(service, bus)));
 }
 
+static int property_sessions_open(sd_bus *bus, const char *path _unused_, const char *interface _unused_,
+                                  const char *property _unused_, sd_bus_message *reply, void *userdata,
+                                  sd_bus_error *error _unused_) {
+        Service *service = userdata;
+
+        return sd_bus_message_append(reply, "u", sessions_open(service->manager, authorize_viewer(service, bus)));
+}
+
 static int property_idle_timeout(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
                                  const char *property _unused_, sd_bus_message *reply, void *userdata,
                                  sd_bus_error *error _unused_) {
@@ -624,6 +633,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("Servers", "as", property_servers, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("WorkersRunning", "u", property_workers_running, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("CallsInFlight", "u", property_calls_in_flight, 0, 0),
+        SD_BUS_PROPERTY("SessionsOpen", "u", property_sessions_open, 0, 0),
         SD_BUS_PROPERTY("IdleTimeoutUSec", "t", property_idle_timeout, 0, 0),
 
         SD_BUS_SIGNAL_WITH_NAMES("ServerChanged", "s", SD_BUS_PARAM(server), 0),

@@ -33,6 +33,16 @@ static int read_options(sd_bus_message *message, sd_bus_error *error) {
         return sd_bus_error_setf(error, BUS_ERROR("InvalidArguments"), "There is no option %s", key);
 }
 
+/* There descriptors aren't passed, in neither direction (private.c). */
+static int check_connection(const Service *service, sd_bus_error *error) {
+        const Peer *peer = service->caller->peer;
+
+        return peer && peer->connection ? sd_bus_error_set(error, BUS_ERROR("InvalidArguments"),
+                                                           "The private socket passes no file descriptors: sessions "
+                                                           "are opened on the bus")
+                                        : 0;
+}
+
 /* The server, once the caller may use it: 1; 0: polkit is asked. */
 static int enter(Service *service, sd_bus_message *message, const char *name, const char *method, Server **ret,
                  sd_bus_error *error) {
@@ -64,6 +74,8 @@ int method_open_session(sd_bus_message *message, void *userdata, sd_bus_error *e
         r = sd_bus_message_read(message, "s", &name);
         if (r >= 0)
                 r = read_options(message, error);
+        if (r >= 0)
+                r = check_connection(service, error);
         if (r < 0)
                 return r;
         r = enter(service, message, name, "OpenSession", &server, error);
@@ -103,6 +115,8 @@ int method_attach_session(sd_bus_message *message, void *userdata, sd_bus_error 
         r = sd_bus_message_read(message, "shh", &name, &input, &output);
         if (r >= 0)
                 r = read_options(message, error);
+        if (r >= 0)
+                r = check_connection(service, error);
         if (r < 0)
                 return r;
 

@@ -7,19 +7,19 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "base/text.h"
 #include "bus/errors.h"
 #include "mcp-exec/job.h"
 #include "mcp-exec/output.h"
 
 #define BUS_TIMEOUT (25 * USEC_PER_SEC) /* after which other clients of a bus give up: who says more waits for long */
 #define JOB_INTERFACE BUS_NAME ".Job"
-#define PROGRESS_MAX 200 /* bytes of what the server says */
+#define REDRAW (USEC_PER_SEC / 20)
 
 typedef struct Wait {
         Cli *cli;
         const char *path;
-        bool progress, shown, done, lost;
+        uint64_t drawn; /* when, monotonic; 0: never */
+        bool progress, done, lost;
 } Wait;
 
 static uint64_t now_monotonic(void) {
@@ -29,26 +29,14 @@ static uint64_t now_monotonic(void) {
         return (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000;
 }
 
-static void clear_progress(Wait *wait) {
-        if (wait->shown)
-                (void)fputs("\r\x1b[K", stderr);
-        wait->shown = false;
-}
-
 static void show_progress(Wait *wait, double progress, double total, const char *text) {
-        _cleanup_(freep) char *words = text_escape(text, strlen(text), PROGRESS_MAX);
-        size_t width = output_width();
-        char line[PROGRESS_MAX + 80];
+        uint64_t now = now_monotonic();
 
-        if (total > 0)
-                (void)snprintf(line, sizeof(line), "%3.0f %% (%.10g of %.10g) %s", 100 * progress / total, progress,
-                               total, words ?: "");
-        else
-                (void)snprintf(line, sizeof(line), "%.10g %s", progress, words ?: "");
-        clear_progress(wait);
-        fprintf(stderr, "\r%.*s", (int)MIN(width, sizeof(line)) - 1, line);
-        (void)fflush(stderr);
-        wait->shown = true;
+        if (now < usec_add(wait->drawn, REDRAW))
+                return;
+
+        wait->drawn = now;
+        progress_draw(progress, total, text);
 }
 
 static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *error _unused_) {
@@ -164,7 +152,8 @@ int job_wait(Cli *cli, const char *path, uint64_t started) {
                         r = 0;
         }
 
-        clear_progress(&wait);
+        if (wait.drawn > 0)
+                progress_clear();
         sd_bus_slot_unref(match);
         sd_bus_slot_unref(filter);
         return r < 0 ? r : wait.lost && !wait.done ? -ECONNRESET : 0;

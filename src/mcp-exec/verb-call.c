@@ -86,6 +86,8 @@ int verb_request(Cli *cli, int argc, char *argv[]) {
                 status = status_read_json("the params", argv[3], &params);
         if (status == STATUS_OK)
                 status = status_call(cli, &reply, "Call", "sss", argv[1], argv[2], params ?: "");
+        if (status == STATUS_REMOTE && !cli->json && nearest_method(argv[2]))
+                note("Did you mean %s?", nearest_method(argv[2]));
         if (status != STATUS_OK)
                 return status;
 
@@ -108,13 +110,13 @@ static bool is_text(const Buffer *buffer) {
         return true;
 }
 
-static int status_read_code(Cli *cli, const char *file, Buffer *code) {
+static int status_read_code(Cli *cli, const char *server, const char *file, Buffer *code) {
         int status;
 
         if (cli->code && file)
                 return fail(STATUS_USAGE, "either -c CODE or %s", file);
         if (!cli->code && !file)
-                return fail(STATUS_USAGE, "code is missing: run EXECUTOR FILE, - for standard input, or -c CODE");
+                return status_no_code(server);
         if (file && streq(file, "-") && cli->pass_stdin)
                 return fail(STATUS_USAGE, "--stdin: standard input is the code already");
 
@@ -162,7 +164,7 @@ int verb_run(Cli *cli, int argc, char *argv[]) {
         const char *argument = NULL;
         int status;
 
-        status = status_read_code(cli, argc > 2 ? argv[2] : NULL, &code);
+        status = status_read_code(cli, argv[1], argc > 2 ? argv[2] : NULL, &code);
         if (status == STATUS_OK && cli->pass_stdin)
                 status = status_read_file("-", &input);
         if (status == STATUS_OK)

@@ -32,31 +32,10 @@ typedef struct McpMessage {
         McpKind kind;
         JsonSlice id, method, params, result, error;
         JsonTraits traits;
+        bool versioned;  /* jsonrpc is "2.0" */
         bool ours;       /* id is an unsigned integer, as the broker's own ids are */
         uint64_t number; /* that integer */
 } McpMessage;
-
-/* What a client can do for a server, as it declares it at initialize: a legacy server decides by it what it offers. A
- * set of bits, the same for clients that differ in nothing that matters. */
-enum {
-        MCP_PROFILE_ROOTS = 1 << 0,
-        MCP_PROFILE_ROOTS_CHANGED = 1 << 1,
-        MCP_PROFILE_SAMPLING = 1 << 2,
-        MCP_PROFILE_SAMPLING_CONTEXT = 1 << 3,
-        MCP_PROFILE_SAMPLING_TOOLS = 1 << 4,
-        MCP_PROFILE_ELICITATION_FORM = 1 << 5,
-        MCP_PROFILE_ELICITATION_URL = 1 << 6,
-        MCP_PROFILE_TASKS_LIST = 1 << 7,
-        MCP_PROFILE_TASKS_CANCEL = 1 << 8,
-        MCP_PROFILE_TASKS_SAMPLING = 1 << 9,
-        MCP_PROFILE_TASKS_ELICITATION = 1 << 10,
-};
-
-/* capabilities: an object, or nothing */
-unsigned mcp_profile_read(JsonSlice capabilities);
-
-/* The capabilities that stand for a profile, as an object. -ENOMEM. */
-int mcp_append_profile(Buffer *buffer, unsigned profile);
 
 /* 0, also for noise; -EBADMSG or -E2BIG as json_scan(). */
 int mcp_parse(const char *line, size_t size, unsigned depth_max, McpMessage *ret, JsonError *error);
@@ -79,6 +58,8 @@ void mcp_id_finder_feed(McpIdFinder *finder, const char *data, size_t size);
  * it, is no attempt of an answer. */
 bool mcp_id_finder_result(const McpIdFinder *finder, uint64_t *ret);
 
+typedef struct McpClient McpClient; /* translate.h */
+
 /* The parameters of a request, checked by mcp_params_read() and written by mcp_append_request() in place. */
 typedef struct McpParams {
         JsonSlice text; /* an object, or nothing */
@@ -87,6 +68,8 @@ typedef struct McpParams {
         JsonSlice token;  /* _meta.progressToken */
         JsonSlice name;   /* its member name, which says the tool in a tools/call */
         const char *tool; /* set: the request is tools/call, and text its arguments */
+
+        const McpClient *client; /* set: a session's request, which is translated to the worker's era */
 } McpParams;
 
 /* Checks a caller's text. Empty text is no parameters. *ret points into it. Returns 0; -EBADMSG or -E2BIG as
@@ -94,9 +77,8 @@ typedef struct McpParams {
  * in two ways: error->reason says which. */
 int mcp_params_read(const char *text, size_t size, unsigned depth_max, McpParams *ret, JsonError *error);
 
-/* The same for an object inside of a line that was checked, or nothing: only locates. -EINVAL with *ret_reason where it
- * is no object, or its _meta none. */
-int mcp_params_locate(JsonSlice object, const JsonTraits *traits, McpParams *ret, const char **ret_reason);
+/* As mcp_params_read(), of params that stand in a line which was scanned with these traits: -EINVAL as there. */
+int mcp_params_of(JsonSlice params, const JsonTraits *traits, McpParams *ret, const char **reason);
 
 /* Each of these appends one message with its line's end. -ENOMEM: the buffer is as it was.
  *
@@ -104,9 +86,7 @@ int mcp_params_locate(JsonSlice object, const JsonTraits *traits, McpParams *ret
  * where the caller asked for progress or the request is a tools/call: progress restarts a call's clock. */
 int mcp_append_request(Buffer *buffer, uint64_t id, McpEra era, const char *method, const McpParams *params);
 int mcp_append_notification(Buffer *buffer, const char *method, const McpParams *params);
-int mcp_append_initialize(Buffer *buffer, uint64_t id, unsigned profile);
+int mcp_append_initialize(Buffer *buffer, uint64_t id, unsigned profile); /* McpProfile: what is declared */
 int mcp_append_cancelled(Buffer *buffer, uint64_t id, const char *reason);
 int mcp_append_empty_result(Buffer *buffer, JsonSlice id);
-int mcp_append_result(Buffer *buffer, JsonSlice id, JsonSlice result, const JsonTraits *traits);
-int mcp_append_error(Buffer *buffer, JsonSlice id, JsonSlice error, const JsonTraits *traits);
 int mcp_append_method_not_found(Buffer *buffer, JsonSlice id);

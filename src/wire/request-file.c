@@ -96,37 +96,74 @@ static size_t rest_of_object(const RequestFileLayout *layout, RequestFilePart pa
         return n;
 }
 
-int mcp_append_around_file(Buffer *head, Buffer *tail, uint64_t id, McpEra era, const char *method,
-                           const McpParams *params, const RequestFileLayout *layout, RequestFilePart ret[static 2],
-                           size_t *ret_n) {
-        size_t before = buffer_size(head), behind = buffer_size(tail), size;
-        McpParams stand_in = *params;
-        bool comma = false;
+/* An object that stands for the file's: empty, or with its _meta. */
+static int make_stand_in(Buffer *text, McpParams *params) {
         int r;
 
-        /* What is written with an empty object in their place tells where they go. */
-        stand_in.text = (JsonSlice){ "{}", 2 };
-        r = mcp_append_request(head, id, era, method, &stand_in);
+        r = buffer_append_string(text, params->meta.data ? "{\"_meta\":" : "{");
+        if (r >= 0 && params->meta.data)
+                r = json_append(text, params->meta, &params->traits);
+        if (r >= 0)
+                r = buffer_append(text, "}", 1);
         if (r < 0)
                 return r;
 
-        size = buffer_size(head) - before;
-        if (params->tool || memcmp(buffer_data(head) + before + size - 4, "{}}\n", 4) == 0) {
-                const char *end = params->tool ? "{}}}\n" : "{}}\n";
+        params->traits = (JsonTraits){};
+        params->text = (JsonSlice){ buffer_data(text), buffer_size(text) };
+        if (params->meta.data) {
+                params->meta.data = params->text.data + strlen("{\"_meta\":");
+                params->meta.size = params->text.size - strlen("{\"_meta\":}");
+                params->token = json_get(params->meta, "progressToken");
+        }
+        return 0;
+}
 
-                ret[0] = (RequestFilePart){ layout->begin, layout->end - layout->begin };
+static bool ends_with(const Buffer *line, JsonSlice text, const char *end) {
+        size_t length = strlen(end), size = buffer_size(line);
+        const char *data = buffer_data(line);
+
+        return size >= text.size + length && memcmp(data + size - length, end, length) == 0 &&
+               memcmp(data + size - length - text.size, text.data, text.size) == 0;
+}
+
+/* What is written with the stand-in tells where the file's goes: in its place as it is, or, where _meta has become
+ * another, behind that. */
+static int split(Buffer *head, Buffer *tail, const McpParams *stand_in, const RequestFileLayout *layout,
+                 RequestFilePart parts[static 2], size_t *ret_n) {
+        const char *end = stand_in->tool ? "}}\n" : "}\n";
+        bool comma = false;
+        int r = 0;
+
+        if (ends_with(head, stand_in->text, end)) {
+                parts[0] = (RequestFilePart){ layout->begin, layout->end - layout->begin };
                 *ret_n = 1;
-                buffer_truncate(head, buffer_size(head) - strlen(end));
-                r = buffer_append_string(tail, end + 2);
-        } else {
-                *ret_n = rest_of_object(layout, ret, &comma);
-                buffer_truncate(head, buffer_size(head) - 3);
-                if (comma)
-                        r = buffer_append(head, ",", 1);
-                if (r >= 0)
-                        r = buffer_append(tail, "}\n", 2);
+                buffer_truncate(head, buffer_size(head) - stand_in->text.size - strlen(end));
+                return buffer_append_string(tail, end);
         }
 
+        *ret_n = rest_of_object(layout, parts, &comma);
+        buffer_truncate(head, buffer_size(head) - strlen("}}\n"));
+        if (comma)
+                r = buffer_append(head, ",", 1);
+        return r < 0 ? r : buffer_append(tail, "}\n", 2);
+}
+
+int mcp_append_around_file(Buffer *head, Buffer *tail, uint64_t id, McpEra era, const char *method,
+                           const McpParams *params, const RequestFileLayout *layout, RequestFilePart ret[static 2],
+                           size_t *ret_n) {
+        size_t before = buffer_size(head), behind = buffer_size(tail);
+        McpParams stand_in = *params;
+        Buffer text = {};
+        int r;
+
+        r = make_stand_in(&text, &stand_in);
+        if (r >= 0 && params->token.data && !stand_in.token.data)
+                stand_in.token = params->token; /* asked for on the caller's behalf */
+        if (r >= 0)
+                r = mcp_append_request(head, id, era, method, &stand_in);
+        if (r >= 0)
+                r = split(head, tail, &stand_in, layout, ret, ret_n);
+        buffer_done(&text);
         if (r < 0) {
                 buffer_truncate(head, before);
                 buffer_truncate(tail, behind);

@@ -6,9 +6,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "base/cork.h"
+
 #define READ_SIZE ((size_t)64 * 1024)
 #define DRAIN_MAX ((size_t)16 << 20) /* a grandchild that holds the pipe could write for ever */
 #define DIAGNOSTIC_MAX ((size_t)8192)
+#define HELD_MAX ((size_t)64 * 1024) /* what waits for others that leave with it */
 
 struct Channel {
         const ChannelHandlers *handlers;
@@ -22,6 +25,7 @@ struct Channel {
         OutgoingFile *file;
         bool pipe; /* its input is one */
         size_t message_max;
+        Cork cork;
         bool finishing; /* nothing more will be appended */
         uint64_t written;
         LineReader lines, diagnostics;
@@ -30,11 +34,15 @@ struct Channel {
 /* One loop, one thread: what a read brings is parsed before the next, so that all channels can share this. */
 static char read_buffer[READ_SIZE];
 
+static bool has_input(const Channel *channel) {
+        return buffer_size(&channel->input) > 0 || channel->file;
+}
+
 /* The only place that says what each fd is waited for. The input is always watched: EPOLLERR tells that the
  * worker closed its end. */
 static void channel_update(Channel *channel) {
         if (channel->input_source)
-                (void)sd_event_source_set_io_events(channel->input_source, channel_blocked(channel) ? EPOLLOUT : 0);
+                (void)sd_event_source_set_io_events(channel->input_source, has_input(channel) ? EPOLLOUT : 0);
 }
 
 static void close_end(sd_event_source **source, int *fd) {
@@ -87,7 +95,7 @@ static int flush_file(Channel *channel) {
         return 0;
 }
 
-int channel_flush(Channel *channel) {
+static int write_input(Channel *channel) {
         int r;
 
         r = flush_buffer(channel);
@@ -99,11 +107,26 @@ int channel_flush(Channel *channel) {
         if (r == -EPIPE)
                 return r;
 
-        if (channel->finishing && !channel_blocked(channel))
+        if (channel->finishing && !has_input(channel))
                 input_closed(channel);
         else
                 channel_update(channel);
         return 0;
+}
+
+int channel_flush(Channel *channel) {
+        if (buffer_size(&channel->input) < HELD_MAX && cork_hold(&channel->cork))
+                return 0;
+
+        return write_input(channel);
+}
+
+/* That the worker has closed its end is told from the loop. */
+static void on_uncorked(void *userdata) {
+        Channel *channel = userdata;
+
+        if (write_input(channel) < 0)
+                channel_update(channel);
 }
 
 static int on_input(sd_event_source *source _unused_, int fd _unused_, uint32_t revents, void *userdata) {
@@ -111,7 +134,7 @@ static int on_input(sd_event_source *source _unused_, int fd _unused_, uint32_t 
         bool broken = revents & (EPOLLERR | EPOLLHUP), file = channel->file;
         uint64_t written = channel->written;
 
-        if (!broken && channel_flush(channel) < 0)
+        if (!broken && write_input(channel) < 0)
                 broken = true;
         if (!broken && file && channel->written > written && channel->handlers->moved)
                 channel->handlers->moved(channel->userdata);
@@ -119,7 +142,7 @@ static int on_input(sd_event_source *source _unused_, int fd _unused_, uint32_t 
         if (broken) {
                 input_closed(channel);
                 channel->handlers->closed(channel->userdata, "stdin");
-        } else if (!channel_blocked(channel))
+        } else if (!has_input(channel))
                 channel->handlers->writable(channel->userdata);
 
         return 0;
@@ -155,12 +178,17 @@ static void end_output(Channel *channel) {
 static int on_output(sd_event_source *source _unused_, int fd, uint32_t revents _unused_, void *userdata) {
         Channel *channel = userdata;
         ssize_t n = read_once(fd);
+        int r = -EPIPE;
 
         if (n == -EAGAIN)
                 return 0;
 
-        if (n > 0 &&
-            line_reader_feed(&channel->lines, read_buffer, n, &channel->handlers->output, channel->userdata) >= 0) {
+        if (n > 0) {
+                cork_begin();
+                r = line_reader_feed(&channel->lines, read_buffer, n, &channel->handlers->output, channel->userdata);
+                cork_end();
+        }
+        if (r >= 0) {
                 tell_unfinished(channel, /* last= */ false);
                 return 0;
         }
@@ -236,6 +264,7 @@ int channel_new(sd_event *event, int input, int output, int diagnostics, size_t 
                 .diagnostics.limit = DIAGNOSTIC_MAX,
                 .socket = file_type(input) == S_IFSOCK,
                 .pipe = file_type(input) == S_IFIFO,
+                .cork = { on_uncorked, channel },
         };
 
         r = sd_event_add_io(event, &channel->input_source, input, 0, on_input, channel);
@@ -256,6 +285,7 @@ Channel *channel_free(Channel *channel) {
         if (!channel)
                 return NULL;
 
+        cork_forget(&channel->cork);
         close_end(&channel->input_source, &channel->input_fd);
         close_end(&channel->output_source, &channel->output_fd);
         close_end(&channel->diagnostics_source, &channel->diagnostics_fd);
@@ -303,7 +333,7 @@ bool channel_quiet(const Channel *channel) {
 }
 
 bool channel_blocked(const Channel *channel) {
-        return buffer_size(&channel->input) > 0 || channel->file;
+        return channel->file || (buffer_size(&channel->input) > 0 && !channel->cork.waiting);
 }
 
 uint64_t channel_unread(const Channel *channel) {
@@ -331,7 +361,7 @@ void channel_close_input(Channel *channel) {
 
 void channel_finish_input(Channel *channel) {
         channel->finishing = true;
-        if (channel->input_fd >= 0 && !channel_blocked(channel))
+        if (channel->input_fd >= 0 && !has_input(channel))
                 input_closed(channel);
 }
 

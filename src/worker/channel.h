@@ -39,8 +39,9 @@ int channel_append_file(Channel *channel, MemoryFile *file, const RequestFilePar
 /* Lines that are longer are handed on in pieces from now on: so much is held of one. At most message_max */
 void channel_hold_lines(Channel *channel, size_t size);
 
-/* Writes as much as the pipe takes; the rest follows by itself. Calls no handler. -EPIPE where the worker has closed
- * its end: nothing can be written any more. */
+/* Writes as much as the pipe takes; the rest follows by itself. While a run of messages is handled (base/cork), it
+ * waits for the others. Calls no handler. -EPIPE where the worker has closed its end: nothing can be written any more.
+ */
 int channel_flush(Channel *channel);
 
 /* Whether bytes wait for the worker to read */

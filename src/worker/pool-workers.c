@@ -95,7 +95,7 @@ static void account_crash(Pool *pool, Worker *worker, const char *how) {
                 failure_set(&failure, FAILURE_WORKER_DIED, "Server %s: the worker (pid %d) %s", worker->config->name,
                             (int)worker->process->pid, how);
         else
-                failure_set(&failure, FAILURE_LAUNCH_FAILED, "Server %s: %s %s before the handshake was done",
+                failure_set(&failure, FAILURE_LAUNCH_FAILED, "Server %s: before the handshake was done, %s %s",
                             worker->config->name, worker->config->argv[0], how);
         note_crash(pool, &failure);
 
@@ -109,9 +109,25 @@ static void account_crash(Pool *pool, Worker *worker, const char *how) {
         failure_done(&failure);
 }
 
+/* A command that ended, or had to be, before it had a call: started ahead again and again it would do its work for
+ * nobody. */
+static bool ended_ahead_of_its_call(const Worker *worker) {
+        return worker->wire == &once_protocol && worker->calls == 0 && worker->exit_code != 0 &&
+               (worker->reason.message || (worker->exit_code == CLD_EXITED && !worker->asked_to_stop));
+}
+
 static void reap(Pool *pool, Worker *worker) {
         _cleanup_(freep) char *how = worker_describe_exit(worker);
         bool started = worker->step == HANDSHAKE_DONE, relaunch = worker->relaunch, crashed;
+
+        if (ended_ahead_of_its_call(worker)) {
+                pool->no_spares = pool->no_spares || worker->config == pool->config;
+                pool_remove_worker(pool, worker,
+                                   "ended before it had a call: it doesn't wait for its stdin, so that pool.min is "
+                                   "passed over from now on",
+                                   /* crashed= */ false);
+                return;
+        }
 
         /* Died of the question what it speaks? Then the next one is asked otherwise. */
         if (!started && !worker->reason.message && !worker->asked_to_stop && worker->config == pool->config)
@@ -158,6 +174,18 @@ static bool successor_needed(Pool *pool) {
         return false;
 }
 
+/* Whether workers are started ahead of the calls, up to pool.min: not while one has closed its pipes without a call,
+ * and its end will tell whether it was the kind that doesn't wait. */
+static bool keeps_minimum(Pool *pool) {
+        Worker *worker;
+
+        TAILQ_FOREACH(worker, &pool->workers, link)
+                if (worker->wire == &once_protocol && worker->calls == 0 && worker->hung_up)
+                        return false;
+
+        return pool->wanted && !pool->no_spares;
+}
+
 static unsigned launches_needed(Pool *pool) {
         unsigned concurrency = server_config_per_call(pool->config) ? 1 : pool->config->pool.concurrency, coming = 0,
                  needed = 0, n_queued = pool->n_queued - pool->n_pinned,
@@ -170,7 +198,7 @@ static unsigned launches_needed(Pool *pool) {
 
         if (n_queued > coming)
                 needed = (n_queued - coming + concurrency - 1) / concurrency;
-        if (pool->wanted && pool->n_workers < pool->config->pool.min)
+        if (pool->n_workers < pool->config->pool.min && keeps_minimum(pool))
                 needed = MAX(needed, pool->config->pool.min - pool->n_workers);
         if ((pool->prestart || pool->held) && pool->n_workers == 0)
                 needed = MAX(needed, 1u);

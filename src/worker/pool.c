@@ -49,6 +49,7 @@ static void unlink_request(Request *request) {
                 TAILQ_REMOVE(&request->worker->requests, request, link);
                 request->worker->n_requests--;
                 pool->n_in_flight--;
+                request->answered_by = request->worker;
                 request->worker = NULL;
         } else {
                 TAILQ_REMOVE(&pool->queue, request, link);
@@ -408,6 +409,7 @@ void pool_set_config(Pool *pool, ServerConfig *config) {
         server_config_unref(pool->config);
         pool->config = server_config_ref(config);
         pool->era = config->era;
+        pool->no_spares = false;
         buffer_done(&pool->greeting);
         pool_forget_crashes(pool);
 
@@ -425,7 +427,7 @@ void pool_stop(Pool *pool, FailureCode code, const char *why, bool drain) {
 
         failure_set(&failure, code, "Server %s: %s", pool->config->name, why);
         pool_forget_crashes(pool);
-        pool->wanted = pool->prestart = false;
+        pool->wanted = pool->prestart = pool->no_spares = false;
         pool->closing = true;
 
         pool_fail_queue(pool, &failure);
@@ -452,7 +454,7 @@ void pool_restart(Pool *pool) {
                 worker_drain(worker);
 
         pool->prestart = true;
-        pool->closing = false;
+        pool->closing = pool->no_spares = false;
         pool_schedule(pool);
 }
 

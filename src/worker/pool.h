@@ -58,11 +58,12 @@ struct Pool {
         unsigned n_processes; /* all, the leaving ones included */
 
         sd_event_source *run_source, *deadline_source, *retry_source;
-        unsigned n_relaunches;       /* in search of the era, since the last worker became ready */
-        bool wanted;                 /* somebody has called: keep min workers */
-        bool prestart;               /* start one although nothing waits for it */
-        bool held;                   /* somebody waits for what a worker says unasked: one is kept */
-        bool closing;                /* was told to stop: starts nothing before somebody calls again */
+        unsigned n_relaunches; /* in search of the era, since the last worker became ready */
+        bool wanted;           /* somebody has called: keep min workers */
+        bool prestart;         /* start one although nothing waits for it */
+        bool held;             /* somebody waits for what a worker says unasked: one is kept */
+        bool closing;          /* was told to stop: starts nothing before somebody calls again */
+        bool no_spares;        /* a command, started ahead of its call, didn't wait for it: pool.min doesn't count */
         uint64_t inherited_activity; /* for the next worker: when its predecessor was last used; 0: it starts anew */
         CrashPolicy crashes;
         Failure last_crash; /* shown while nothing is started */

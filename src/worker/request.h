@@ -50,7 +50,8 @@ struct Request {
 
         /* The pool's */
         Pool *pool;
-        Worker *worker; /* NULL: queued */
+        Worker *worker;      /* NULL: queued */
+        Worker *answered_by; /* that had it: good while done() runs on a result or an error of the server */
         uint64_t id;
         uint64_t position, end;          /* in the stream to the worker */
         uint64_t sent;                   /* CLOCK_MONOTONIC, usec */

@@ -100,8 +100,12 @@ static void on_progress(Worker *worker, const McpMessage *message) {
 
         if (json_unsigned(json_get(message->params, "progressToken"), &token))
                 request = find_request(worker, token);
-        if (!request)
+        if (!request) {
+                /* A task's, perhaps: these outlive the call that made them. */
+                worker->pool->handlers->notification(worker->pool->userdata, worker, message->method, message->params,
+                                                     &message->traits);
                 return;
+        }
 
         if (!request->held)
                 request->deadline = MIN(usec_add(now, request_timeout(request, worker->config)), request->deadline_max);

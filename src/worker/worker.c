@@ -7,6 +7,7 @@
 #include <systemd/sd-id128.h>
 #include <time.h>
 
+#include "wire/rpc.h"
 #include "worker/ends.h"
 #include "worker/pool.h"
 
@@ -186,7 +187,7 @@ void worker_release(Worker *worker) {
 }
 
 /* Whether it can be told something beside its calls; what it doesn't read isn't collected without end. */
-static Buffer *side_input(Worker *worker) {
+Buffer *worker_side_input(Worker *worker) {
         Buffer *input = channel_input(worker->channel);
 
         return worker->wire == &mcp_protocol && worker->state <= WORKER_DRAINING && input &&
@@ -196,15 +197,18 @@ static Buffer *side_input(Worker *worker) {
 }
 
 void worker_answer(Worker *worker, JsonSlice id, JsonSlice result, JsonSlice error, const JsonTraits *traits) {
-        Buffer *input = side_input(worker);
+        Buffer *input = worker_side_input(worker);
 
         if (input)
-                (void)worker_write(worker, result.data ? mcp_append_result(input, id, result, traits)
-                                                       : mcp_append_error(input, id, error, traits));
+                (void)worker_write(
+                        worker,
+                        result.data ? rpc_append_result(input, (JsonPiece){ id, NULL }, (JsonPiece){ result, traits })
+                                    : rpc_append_remote_error(input, (JsonPiece){ id, NULL },
+                                                              (JsonPiece){ error, traits }, MCP_ERA_LEGACY));
 }
 
 void worker_notify(Worker *worker, const char *method, const McpParams *params) {
-        Buffer *input = side_input(worker);
+        Buffer *input = worker_side_input(worker);
 
         if (input)
                 (void)worker_write(worker, mcp_append_notification(input, method, params));

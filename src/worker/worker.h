@@ -113,6 +113,9 @@ bool worker_available_pinned(const Worker *worker);
 void worker_hold(Worker *worker);
 void worker_release(Worker *worker);
 
+/* Where to append what isn't a call, for worker_write(): NULL where it can't be told anything, or doesn't read */
+Buffer *worker_side_input(Worker *worker);
+
 /* The answer to a request of its own, by its id: one of result and error is there. Nothing is said where it doesn't
  * read what was answered before. */
 void worker_answer(Worker *worker, JsonSlice id, JsonSlice result, JsonSlice error, const JsonTraits *traits);

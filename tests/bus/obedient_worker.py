@@ -199,13 +199,13 @@ def learn(_, name="learnt", announce=True):
 
 
 @tool
-def ask(_, method="ping", params=None):
+def ask(_, method="ping", params=None, patience=10):
     """Send the client a request; answer with its answer."""
     number = f"ask-{time.monotonic_ns()}"
     answers[number] = threading.Event(), []
     send({"jsonrpc": "2.0", "id": number, "method": method, **({"params": params} if params is not None else {})})
     event, got = answers[number]
-    return got[0] if event.wait(10) else "no answer"
+    return got[0] if event.wait(patience) else "no answer"
 
 
 @tool

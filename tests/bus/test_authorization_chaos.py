@@ -33,6 +33,7 @@ def requests(caller, dice):
         yield dice.choice([("StopServer", "s", server), ("RestartServer", "s", server), ("Reload", "")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_chaos(make_service, seed):
     if os.getuid() != 0:

@@ -55,6 +55,7 @@ def test_one_connection_can_have_so_many_waiting(service, polkit, root, alice, b
     assert bob.tool_text("echo", "pid")
 
 
+@pytest.mark.slow
 def test_one_user_can_have_so_many_waiting(service, polkit, root, alice, bob):
     """However many connections it makes."""
     polkit.rule = lambda question: "yes" if question.subject[1]["name"] == bob.unique_name else "silence"

@@ -131,6 +131,7 @@ def test_a_slow_polkit_is_waited_for(polkit, root, alice):
     assert pending.wait()
 
 
+@pytest.mark.slow
 def test_a_batch_does_not_wait_for_ever(polkit, root, alice):
     """Each answer comes in time, all of them together don't."""
     polkit.rule = "after", WAIT - 1, "yes"

@@ -49,8 +49,9 @@ def test_nobody_can_change_the_result(service, caller):
     b'{"a" : 1 , "_meta" : {"x":[{}]} , "padding":"PAD"}',
     b'{"a":1,"_meta":{"progressToken":"mine","x":1},"padding":"PAD","z":{"_meta":2,"name":3}}',
     b'{"_meta":{},"padding":"PAD"}',
+    b'{"_meta":\n{"x":\n1},"padding":"PAD"}',
     '{"padding":"PADé😀\\n\\u0000","a":12345678901234567890.0}'.encode(),
-], ids=range(8))
+], ids=range(9))
 @pytest.mark.parametrize("method", ["echo/params", "tools/call"])
 @pytest.mark.parametrize("era", ["legacy", "modern"])
 def test_large_params_reach_the_worker_as_they_are(service, caller, text, method, era):

@@ -307,6 +307,7 @@ def test_file_descriptors_come_back(service, caller):
     eventually(lambda: len(service.open_fds()) <= before, "no fd is left open")
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_daemon_that_is_stuck(service):
     """The guard gives it 10 s."""
     service.obedient()

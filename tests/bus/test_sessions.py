@@ -6,43 +6,8 @@ import os
 import dbus
 import pytest
 from caller import fails
-from session import Refused, Session
+from session import Session, refused
 from waiting import eventually
-
-
-@pytest.fixture
-def open_session(service, caller):
-    """Sessions on the service's servers; initialized unless raw."""
-    opened = []
-
-    def make(server="obedient", answer=None, raw=False, **capabilities):
-        session = Session.open(caller, server, answer)
-        opened.append(session)
-        if not raw:
-            session.initialize(**capabilities)
-        return session
-
-    yield make
-    for session in opened:
-        session.close()
-
-
-class refused:
-    """The block ends in this JSON-RPC error, whose text has each of the patterns."""
-
-    def __init__(self, code, *patterns):
-        self.code, self.patterns = code, patterns
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        assert kind is Refused, f"no error, {self.code} was expected" if kind is None else error
-        assert error.code == self.code, error
-        for pattern in self.patterns:
-            assert pattern in error.message, error
-        self.error = error
-        return True
 
 
 def test_a_client_does_what_it_does_on_stdio(service, open_session):

@@ -26,7 +26,7 @@ def test_a_job_that_is_waited_for(service, cli):
 def test_progress_on_a_terminal(service, cli, caller):
     service.obedient()
     terminal = cli.on_terminal("call", "obedient", "work", '{"steps":4,"pause":0.2,"message":"finished"}')
-    terminal.wait_for("50 % .2 of 4. step 2")
+    terminal.wait_for("2/4 step 2")
     assert terminal.wait() == 0
     assert terminal.text.endswith("\x1b[Kfinished\n")
     eventually(lambda: caller.jobs() == {}, "it is forgotten")

@@ -26,6 +26,24 @@ class Closed(Exception):
     """The other side wrote no more."""
 
 
+class refused:
+    """The block ends in this JSON-RPC error, whose text has each of the patterns."""
+
+    def __init__(self, code, *patterns):
+        self.code, self.patterns = code, patterns
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        assert kind is Refused, f"no error, {self.code} was expected" if kind is None else error
+        assert error.code == self.code, error
+        for pattern in self.patterns:
+            assert pattern in error.message, error
+        self.error = error
+        return True
+
+
 class Session:
     """answer: called with each request of the server, returns its result; None: leaves it unanswered."""
 
@@ -68,9 +86,9 @@ class Session:
         message = json.loads(line)
         assert message["jsonrpc"] == "2.0", line
         if "method" not in message:
-            # An id is answered once.
-            assert message["id"] is None or self._key(message["id"]) not in self.answers, line
-            self.answers.setdefault(self._key(message["id"]), []).append(message)
+            # An id is answered once; what is no request has none.
+            assert "id" not in message or self._key(message["id"]) not in self.answers, line
+            self.answers.setdefault(self._key(message.get("id")), []).append(message)
         elif "id" in message:
             self.requests.append(message)
             result = self.answer(message) if self.answer else None
@@ -141,17 +159,17 @@ class Session:
         self.notify("notifications/initialized")
         return result
 
-    def tool(self, name, _meta=None, **arguments):
+    def tool(self, name, /, _meta=None, **arguments):
         return self.wait(self.begin_tool(name, _meta, **arguments))
 
-    def begin_tool(self, name, _meta=None, **arguments):
+    def begin_tool(self, name, /, _meta=None, **arguments):
         return self.begin("tools/call", {"name": name, "arguments": arguments, **({"_meta": _meta} if _meta else {})})
 
     def text(self, id):
         return self.wait(id)["content"][0]["text"]
 
-    def tool_text(self, name, _meta=None, **arguments):
+    def tool_text(self, name, /, _meta=None, **arguments):
         return self.text(self.begin_tool(name, _meta, **arguments))
 
-    def tool_json(self, name, _meta=None, **arguments):
+    def tool_json(self, name, /, _meta=None, **arguments):
         return json.loads(self.tool_text(name, _meta, **arguments))

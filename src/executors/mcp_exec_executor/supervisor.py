@@ -26,7 +26,9 @@ from .scratch import Folders, Scratch
 KILL_GRACE = 0.5  # seconds for code that was interrupted to answer, until it is killed
 WATCH_DELAY = 0.002  # seconds until it is read what a call prints: most calls have ended by then
 FORK_DELAY = 0.02  # seconds after which a call no longer keeps the next child from being made
-SPARES_KEPT = 10.0  # seconds until one spare child less is kept, if so many weren't wanted
+SPARES_MAX = 4  # more don't make calls faster: their children have to be forked all the same
+SPARES_KEPT = 1.0  # seconds until one spare child less is kept, if so many weren't wanted
+PREPARATION = 0.002  # seconds that a child needs until it is ready for a call
 NURSERY_STARTS, NURSERY_INTERVAL = 20, 10.0  # more of them in so many seconds, and it is given up
 CPU_CLOCK = 2  # CPUCLOCK_SCHED: see clock_getcpuclockid(3)
 
@@ -478,6 +480,7 @@ class ForkingSupervisor(Supervisor):
     def make_runner(self, urgent=False):
         self.count += 1
         runner = Runner(self.count)
+        runner.made = monotonic()
         self.runners.add(runner)
         self.by_number[runner.number] = runner
         runner.folder = self.folders.take()
@@ -540,15 +543,16 @@ class ForkingSupervisor(Supervisor):
         if any(runner.ending and runner.answered and runner.call.left_behind for runner in self.runners):
             return
         while self.waiting and self.running() < self.concurrency:
-            spares = self.spares()
+            spares, now = self.spares(), monotonic()
             if not spares:
                 if not self.control:
                     return
-                # More than one is kept where calls come faster than children.
-                self.spares_wanted = min(self.spares_wanted + 1, max(2, self.concurrency))
-                self.wanted_at = monotonic()
                 spares = [self.make_runner(urgent=True)]
-            self.give(min(spares, key=lambda runner: runner.number), self.waiting.pop(0))
+            runner = min(spares, key=lambda runner: runner.number)
+            if now < runner.made + PREPARATION:
+                # More than one is kept where calls come faster than children.
+                self.spares_wanted, self.wanted_at = min(self.spares_wanted + 1, SPARES_MAX), now
+            self.give(runner, self.waiting.pop(0))
 
     def end_process(self, runner):
         if runner.own_child:
@@ -562,15 +566,17 @@ class ForkingSupervisor(Supervisor):
 
     def tend(self):
         """Has children made ahead of the calls, while no answer is about to leave that this would delay."""
-        now = monotonic()
-        if now - self.wanted_at > SPARES_KEPT and self.spares_wanted > 1:
-            self.spares_wanted, self.wanted_at = self.spares_wanted - 1, now
-        missing = self.spares_wanted - len(self.spares())
-        if missing <= 0 or not self.control:
+        if not self.control:
             return
-        if self.spares_wanted == 1:
+        now, spares = monotonic(), len(self.spares())
+        if self.spares_wanted > 1 and now - self.wanted_at > SPARES_KEPT:
+            self.spares_wanted, self.wanted_at = self.spares_wanted - 1, now
+        if spares >= self.spares_wanted:
+            return
+        if spares or self.spares_wanted == 1:
             for runner in self.runners:
                 if runner.call and not runner.answered and now < runner.call.begun + FORK_DELAY:
                     return self.remind(min(runner.call.begun, now) + FORK_DELAY)
-        for _ in range(missing):
-            self.make_runner()
+        hurried = now < self.wanted_at + FORK_DELAY
+        for _ in range(self.spares_wanted - spares):
+            self.make_runner(urgent=hurried)
