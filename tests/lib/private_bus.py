@@ -68,6 +68,8 @@ class PrivateBus:
         (self.services / f"{name}.service").write_text(f"[D-BUS Service]\nName={name}\nExec={command}\n")
 
     def start(self):
+        """Also once more, after stop()."""
+        self.socket.unlink(missing_ok=True)
         {"daemon": self._start_daemon, "broker": self._start_broker}[self.kind]()
         self.process = Process.of(self._process.pid)
 

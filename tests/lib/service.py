@@ -60,6 +60,7 @@ class Service:
         self.bus = PrivateBus(folder / "private-bus", kind)
         self.private = ListeningSocket(folder) if private else None
         self.fds = fds
+        self.more_environment = {}  # for the daemon; set it before the bus is started
         self._start_script = folder / "start"
         self._callers = []
         self._private_callers = []
@@ -125,6 +126,7 @@ class Service:
             "XDG_RUNTIME_DIR": str(self.runtime),
             "ASAN_OPTIONS": f"log_path={self.folder}/sanitizer:abort_on_error=0:detect_leaks=1",
             "UBSAN_OPTIONS": f"log_path={self.folder}/sanitizer:print_stacktrace=1",
+            **self.more_environment,
         }
 
     def start_bus(self):
@@ -133,6 +135,12 @@ class Service:
         self._started = True
         self._write_start_script()
         self.bus.activate_by(NAME, str(self._start_script))
+        self.bus.start()
+
+    def restart_bus(self):
+        """Another bus at the address of the one that was stopped. Connections to that one are of no use any more."""
+        for caller in self._callers:
+            caller.close()
         self.bus.start()
 
     def _write_start_script(self):
