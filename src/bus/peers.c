@@ -128,8 +128,9 @@ static int read_credentials(sd_bus_message *message, Client *client) {
 
 static void refuse_pending(Stranger *stranger, const char *why) {
         for (unsigned i = 0; i < stranger->n_pending; i++)
-                (void)sd_bus_reply_method_errorf(stranger->pending[i], SD_BUS_ERROR_ACCESS_DENIED,
-                                                 "The bus doesn't tell who calls: %s", why);
+                bus_answered(stranger->pending[i],
+                             sd_bus_reply_method_errorf(stranger->pending[i], SD_BUS_ERROR_ACCESS_DENIED,
+                                                        "The bus doesn't tell who calls: %s", why));
 }
 
 static int on_credentials(sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
@@ -154,11 +155,8 @@ static int on_credentials(sd_bus_message *reply, void *userdata, sd_bus_error *e
                 goto finish;
         }
 
-        for (unsigned i = 0; i < stranger->n_pending; i++) {
-                r = peers_resume(service, stranger->pending[i]);
-                if (r < 0)
-                        (void)sd_bus_reply_method_errno(stranger->pending[i], r, NULL);
-        }
+        for (unsigned i = 0; i < stranger->n_pending; i++)
+                bus_answered(stranger->pending[i], peers_resume(service, stranger->pending[i]));
 
 finish:
         stranger_free(stranger);

@@ -267,8 +267,11 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
         r = objects_register(service, service->bus);
         if (r >= 0)
                 r = peers_watch(service);
-        if (r < 0)
+        if (r < 0) {
+                /* libsystemd (252) aborts when a bus is freed that had no memory for an object. */
+                TAKE_PTR(service->bus);
                 return r;
+        }
 
         r = sd_bus_request_name(service->bus, BUS_NAME, 0);
         if (r < 0) {

@@ -60,6 +60,7 @@ class Service:
         self.bus = PrivateBus(folder / "private-bus", kind)
         self.private = ListeningSocket(folder) if private else None
         self.fds = fds
+        self.activated = True  # by the bus, at the first call; otherwise by run_directly() alone
         self.more_environment = {}  # for the daemon; set it before the bus is started
         self._start_script = folder / "start"
         self._callers = []
@@ -134,7 +135,8 @@ class Service:
             return
         self._started = True
         self._write_start_script()
-        self.bus.activate_by(NAME, str(self._start_script))
+        if self.activated:
+            self.bus.activate_by(NAME, str(self._start_script))
         self.bus.start()
 
     def restart_bus(self):
