@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <math.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 
 #define CALLERS_MAX 64
 #define ERRORS_MAX 16
+#define BUCKETS 512 /* of answers by the time that they took, 16 for each doubling */
 
 typedef struct ErrorCount {
         char name[96];
@@ -27,6 +29,7 @@ typedef struct ErrorCount {
 typedef struct Report {
         unsigned ok, wrong, stray, failed;
         uint64_t slowest_usec;
+        unsigned times[BUCKETS];
         ErrorCount errors[ERRORS_MAX];
         char wrong_sample[512];
         char trouble[256];
@@ -65,6 +68,22 @@ static uint64_t random_between(Caller *caller, uint64_t low, uint64_t high) {
         return high > low ? low + (caller->random >> 33) % (high - low + 1) : low;
 }
 
+static unsigned bucket_of(uint64_t usec) {
+        unsigned bucket = (unsigned) (log2((double) (usec + 1)) * 16);
+
+        return bucket < BUCKETS ? bucket : BUCKETS - 1;
+}
+
+static double median_usec(const Report *report) {
+        unsigned n = 0, below = 0, i;
+
+        for (i = 0; i < BUCKETS; i++)
+                n += report->times[i];
+        for (i = 0; i < BUCKETS - 1 && (below += report->times[i]) * 2 < n; i++)
+                ;
+        return exp2((i + 0.5) / 16);
+}
+
 static void count_error(Report *report, const sd_bus_error *error) {
         report->failed++;
         for (size_t i = 0; i < ERRORS_MAX; i++) {
@@ -98,6 +117,7 @@ static int on_answer(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
         caller->answered++;
         if (took > report->slowest_usec)
                 report->slowest_usec = took;
+        report->times[bucket_of(took)]++;
 
         if (error)
                 count_error(report, error);
@@ -235,6 +255,8 @@ static void print_report(const Options *o, const Report *reports, uint64_t took_
                 sum.failed += one->failed;
                 if (one->slowest_usec > sum.slowest_usec)
                         sum.slowest_usec = one->slowest_usec;
+                for (size_t j = 0; j < BUCKETS; j++)
+                        sum.times[j] += one->times[j];
                 if (*one->wrong_sample)
                         memcpy(sum.wrong_sample, one->wrong_sample, sizeof(sum.wrong_sample));
                 if (*one->trouble)
@@ -242,9 +264,10 @@ static void print_report(const Options *o, const Report *reports, uint64_t took_
                 add_errors(&sum, one);
         }
 
-        printf("{\"calls\":%u,\"ok\":%u,\"failed\":%u,\"wrong\":%u,\"stray\":%u,\"unanswered\":%d,\"seconds\":%.3f,\"slowest\":%.3f",
+        printf("{\"calls\":%u,\"ok\":%u,\"failed\":%u,\"wrong\":%u,\"stray\":%u,\"unanswered\":%d,\"seconds\":%.3f,\"slowest\":%.3f,\"median\":%.6f",
                o->calls, sum.ok, sum.failed, sum.wrong, sum.stray, (int) (o->calls - sum.ok - sum.failed - sum.wrong),
-               (double) took_usec / 1e6, (double) sum.slowest_usec / 1e6);
+               (double) took_usec / 1e6, (double) sum.slowest_usec / 1e6,
+               median_usec(&sum) / 1e6);
         printf(",\"trouble\":");
         print_string(sum.trouble);
         printf(",\"wrong_sample\":");

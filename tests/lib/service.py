@@ -17,7 +17,7 @@ from pathlib import Path
 import processes
 from caller import NAME, Caller
 from hand_over import ListeningSocket
-from private_bus import PrivateBus
+from private_bus import LIMITS, PrivateBus
 from processes import Process
 from waiting import SLOWNESS, eventually
 
@@ -39,10 +39,10 @@ class Service:
     environment, which is how close() finds what was left behind.
 
     private: the daemon is handed the listening socket behind private_address, as systemd would, however it is started.
-    fds: its RLIMIT_NOFILE.
+    fds: its RLIMIT_NOFILE. bus_limits: see PrivateBus.
     """
 
-    def __init__(self, folder, idle_timeout=60, log_level="debug", system=False, kind=None, private=False, fds=None):
+    def __init__(self, folder, idle_timeout=60, log_level="debug", system=False, kind=None, private=False, fds=None, bus_limits=LIMITS):
         self.folder = folder
         self.idle_timeout = idle_timeout
         self.log_level = log_level
@@ -57,7 +57,7 @@ class Service:
         self.runtime.mkdir(mode=0o700)
         folder.chmod(0o755)
         self.config.chmod(0o755)
-        self.bus = PrivateBus(folder / "private-bus", kind)
+        self.bus = PrivateBus(folder / "private-bus", kind, bus_limits)
         self.private = ListeningSocket(folder) if private else None
         self.fds = fds
         self.activated = True  # by the bus, at the first call; otherwise by run_directly() alone
