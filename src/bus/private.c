@@ -49,6 +49,7 @@ static Connection *connection_free(Connection *connection) {
         sd_event_source_disable_unref(connection->bytes_source);
         sd_event_source_disable_unref(connection->timer);
         sd_event_source_disable_unref(connection->connected_source);
+        sd_event_source_disable_unref(connection->queue_source);
         sd_bus_close_unref(connection->bus);
         safe_close(connection->fd);
         safe_close(connection->pidfd);

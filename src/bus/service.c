@@ -301,6 +301,7 @@ Service *service_free(Service *service) {
         sd_event_source_disable_unref(service->leave_source);
         sd_event_source_disable_unref(service->end_source);
         sd_event_source_disable_unref(service->passed_source);
+        sd_event_source_disable_unref(service->queue_source);
         sd_bus_flush_close_unref(service->bus);
         sd_event_unref(service->event);
         free(service);

@@ -41,7 +41,7 @@ struct Service {
         TAILQ_HEAD(, Check) checks; /* messages that wait for polkit, or to be dispatched again */
         unsigned n_checks;          /* passed included */
         struct Check *passed;       /* of the message that is being dispatched, which was held */
-        sd_event_source *passed_source;
+        sd_event_source *passed_source, *queue_source;
         uint64_t last_check; /* the number of the last question */
 
         sd_event_source *listen_source;

@@ -80,7 +80,7 @@ def a_thousand_connections():
             raw.authenticate()
             raw.send(message(1, 1, *DBUS, "Hello") + echo(2))
             held.append(raw)
-            if len(held) == 100:
+            if len(held) == 50:
                 started()
         for raw in held:
             raw.close()
