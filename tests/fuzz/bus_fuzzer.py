@@ -83,12 +83,12 @@ class Fuzzer:
         """A call: its serial, its bytes, and whether a sound client could have sent it, as all are that are tame."""
         draw, grammar = self.draw, self.grammar
         path, interface, member, signature = draw.choice(self.calls_to_workers if draw.random() < 0.5 else self.methods)
-        kind = draw.random() * (0.60 if tame else 1)
+        kind = draw.choice([1, draw.random() * (0.60 if tame else 1)])  # 1: nothing is wrong but, perhaps, a value
         destination, sound = NAME, True
         body = grammar.likely_body(member, signature)
-        if kind < 0.25:
+        if kind < 0.15:
             body = grammar.body(signature)
-        elif kind < 0.40:
+        elif kind < 0.35:
             signature = grammar.signature()
             body = grammar.body(signature)
         elif kind < 0.55:
