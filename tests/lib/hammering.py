@@ -10,10 +10,10 @@ HAMMER = os.environ.get("MCP_EXEC_HAMMER", str(BUILD / "tests/bus/hammer"))
 
 
 def hammer(service, uid=None, address=None, **options):
-    """Start it; see hammer.c. uid: as another user; address: of another bus than the service's, or its private socket."""
+    """Start it; see hammer.c; an option that is True has no value. uid: as another user; address: of another bus than the service's, or its private socket."""
     service.start_bus()
     environment = {**os.environ, "DBUS_SESSION_BUS_ADDRESS": address or service.bus.address}
-    arguments = [f"--{name}={value}" for name, value in options.items()]
+    arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
     return subprocess.Popen([HAMMER, *arguments], env=environment, stdout=subprocess.PIPE, text=True, user=uid, group=uid,
                             extra_groups=None if uid is None else [])
 
