@@ -17,7 +17,7 @@ from service import PYTHON, SANITIZED
 from waiting import SLOWNESS, eventually
 
 RATIO = float(os.environ.get("MCP_EXEC_TEST_RATIO", "0"))
-CALLS = int(os.environ.get("MCP_EXEC_TEST_CALLS", "100"))
+CALLS = int(os.environ.get("MCP_EXEC_TEST_PROBES", "100"))
 MIB = 1024 * 1024
 ATTACKER = os.path.join(os.path.dirname(__file__), "attacker.py")
 
