@@ -55,15 +55,6 @@ def started(script, arguments, port, environment, log):
 
 
 @contextmanager
-def mcp_proxy(command, environment, log):
-    """mcp-proxy before that command: the URL of its streamable HTTP."""
-    port = free_port()
-    with started("mcp-proxy/dist/bin/mcp-proxy.mjs", ["--host", "127.0.0.1", "--port", port, "--server", "stream", "--", *command],
-                 port, environment, log):
-        yield f"http://127.0.0.1:{port}/mcp"
-
-
-@contextmanager
 def supergateway(command, environment, log):
     """supergateway before that command, which it starts for each session: the URL of its streamable HTTP."""
     port = free_port()
