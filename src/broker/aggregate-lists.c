@@ -41,34 +41,6 @@ struct Gather {
         char data[];
 };
 
-void names_clear(Names *names) {
-        for (size_t i = 0; i < names->n; i++)
-                free(names->names[i]);
-        free(names->names);
-        *names = (Names){};
-}
-
-static int compare_names(const void *a, const void *b) {
-        return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-bool names_have(const Names *names, const char *name) {
-        return names->n > 0 && bsearch(&name, names->names, names->n, sizeof(char *), compare_names);
-}
-
-static void names_take(Names *names, const ListItem *items, size_t n) {
-        names_clear(names);
-        names->names = new0(char *, n + 1);
-        if (!names->names)
-                return;
-
-        for (size_t i = 0; i < n; i++)
-                if ((names->names[names->n] = strdup(items[i].name)))
-                        names->n++;
-        qsort(names->names, names->n, sizeof(char *), compare_names);
-        names->known = true;
-}
-
 static Names *names_of(const SessionServer *server, ListKind kind) {
         Member *member = &server->session->aggregate->members[server - server->session->servers];
 
@@ -94,32 +66,6 @@ static void gather_free(Gather *gather) {
         free(gather);
 }
 
-/* A tool or prompt as the client gets it: with its server's name in front of its own */
-static char *prefixed(const char *server, const ListItem *item) {
-        JsonSlice whole = { item->text, strlen(item->text) }, name = json_get(whole, "name");
-        JsonSlice before = { whole.data, name.data - whole.data },
-                  behind = { name.data + name.size, whole.data + whole.size - (name.data + name.size) };
-        _cleanup_(freep) char *full = NULL;
-        Buffer text = {};
-        int r;
-
-        if (asprintf(&full, "%s" AGGREGATE_SEPARATOR "%s", server, item->name) < 0) {
-                full = NULL;
-                return NULL;
-        }
-
-        r = buffer_append(&text, before.data, before.size);
-        if (r >= 0)
-                r = json_append_quoted(&text, full, strlen(full));
-        if (r >= 0)
-                r = buffer_append(&text, behind.data, behind.size);
-        if (r >= 0)
-                r = buffer_append(&text, "", 1);
-        if (r < 0)
-                buffer_done(&text);
-        return text.data;
-}
-
 static int part_take(Part *part, const ListItem *items, size_t n) {
         bool named = part->kind == LIST_TOOLS || part->kind == LIST_PROMPTS;
 
@@ -132,7 +78,7 @@ static int part_take(Part *part, const ListItem *items, size_t n) {
                 ListItem *copy = &part->items[part->n_items];
 
                 *copy = (ListItem){ .name = strdup(item->name),
-                                    .text = named ? prefixed(part->server->name, item) : strdup(item->text) };
+                                    .text = named ? aggregate_prefixed(part->server->name, item) : strdup(item->text) };
                 if (!copy->name || !copy->text) {
                         free(copy->name);
                         free(copy->text);

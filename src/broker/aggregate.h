@@ -84,5 +84,10 @@ int aggregate_list(Session *session, const RpcInput *input, const McpClient *cli
 /* Finds out which resources there are, and has the request tried once more then. Likewise. */
 int aggregate_find_out(Session *session, const RpcInput *input, const char *method, Failure *failure);
 
+/* aggregate-names.c */
 void names_clear(Names *names);
 bool names_have(const Names *names, const char *name);
+void names_take(Names *names, const ListItem *items, size_t n); /* those of the items, and no others; or none */
+
+/* A tool or prompt as the client gets it, with its server's name in front of its own: owned by the caller; or NULL */
+char *aggregate_prefixed(const char *server, const ListItem *item);

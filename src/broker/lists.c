@@ -6,8 +6,6 @@
 #include "base/log.h"
 #include "broker/list-changes.h"
 
-#define KEEP_MAX (30 * 24 * 3600 * USEC_PER_SEC)
-
 typedef struct Waiter {
         TAILQ_ENTRY(Waiter) link;
         uid_t uid;
@@ -97,22 +95,8 @@ static ListCache *get_cache(Server *server, ListKind kind, const char *owner, un
         return cache;
 }
 
-/* Whose list it is when the service has left and come again: a connection's name means nothing then. */
-typedef struct KeyOwner {
-        char text[32];
-} KeyOwner;
-
-static ListKey key_of(const Server *server, ListKind kind, unsigned profile, uid_t uid, KeyOwner *owner) {
-        if (uid == QUOTA_EVERYBODY)
-                (void)snprintf(owner->text, sizeof(owner->text), "shared");
-        else
-                (void)snprintf(owner->text, sizeof(owner->text), "uid:%u", (unsigned)uid);
-
-        return (ListKey){ server->config, owner->text, profile, list_member(kind) };
-}
-
-static ListKey key_of_cache(const ListCache *cache, KeyOwner *owner) {
-        return key_of(cache->server, cache->kind, cache->profile, cache->uid, owner);
+static ListKey key_of(const ListCache *cache) {
+        return list_key(cache->server->config, cache->uid, cache->profile, list_member(cache->kind));
 }
 
 static void answer(ListCache *cache, const Failure *failure) {
@@ -187,14 +171,13 @@ static void keep(ListStore *store, const ListCache *cache) {
         const ServerConfig *config = cache->server->config;
         uint64_t now = now_realtime(cache->server), expires;
         Buffer text = {};
-        KeyOwner owner;
-        ListKey key = key_of_cache(cache, &owner);
+        const ListKey key = key_of(cache);
         int r = 0;
 
         if (config->lists == SERVER_LISTS_STATIC)
                 expires = USEC_INFINITY;
         else if (cache->modern && cache->ttl > 0 && (cache->public || config->scope != SERVER_SCOPE_CLIENT))
-                expires = usec_add(now, MIN(cache->ttl, KEEP_MAX));
+                expires = usec_add(now, MIN(cache->ttl, LISTS_KEEP_MAX));
         else
                 return;
 
@@ -232,8 +215,7 @@ static void look_for_kept(ListCache *cache) {
         uint64_t now = now_realtime(server), expires;
         Buffer text = {};
         List list = {};
-        KeyOwner owner;
-        ListKey key = key_of_cache(cache, &owner);
+        const ListKey key = key_of(cache);
 
         if (cache->looked)
                 return;
@@ -260,8 +242,7 @@ static void look_for_kept(ListCache *cache) {
 
 static void note_changes(ListCache *cache, bool changed) {
         Manager *manager = cache->server->manager;
-        KeyOwner owner;
-        ListKey key = key_of_cache(cache, &owner);
+        const ListKey key = key_of(cache);
 
         if (cache->kind != LIST_TOOLS)
                 return;
@@ -423,82 +404,6 @@ static void doubt(ListCache *cache) {
         cache->refetch = cache->fetching;
 }
 
-void lists_seen(ServerPool *server_pool, JsonSlice params, JsonSlice result, const JsonTraits *traits) {
-        Server *server = server_pool->server;
-        Manager *manager = server->manager;
-        const char *position = NULL;
-        List list = {};
-        KeyOwner owner;
-        ListKey key = key_of(server, LIST_TOOLS, profile_of(server_pool), server_pool->uid, &owner);
-        JsonSlice element;
-        int r = 0;
-
-        if (json_get(params, "cursor").data || json_is(json_get(result, "nextCursor"), '"') ||
-            !json_is(json_get(result, "tools"), '['))
-                return;
-
-        while (r >= 0 && json_next_element(json_get(result, "tools"), &position, &element))
-                r = list_add(&list, LIST_TOOLS, element, traits);
-        if (r >= 0 && list_changes_note(manager->lists, &key, now_realtime(server), list.items, list.n))
-                manager->handlers->tools_changed(manager->userdata, server, server_pool->uid);
-        list_clear(&list);
-}
-
-static ListKey greeting_key(const ServerPool *server_pool, KeyOwner *owner) {
-        ListKey key = key_of(server_pool->server, LIST_TOOLS, profile_of(server_pool), server_pool->uid, owner);
-
-        key.kind = "greeting";
-        key.config = server_pool->pool->config;
-        return key;
-}
-
-/* A greeting is written with the era in which it is read. */
-void lists_greet_pool(ServerPool *server_pool) {
-        Server *server = server_pool->server;
-        bool fixed = server->config->lists == SERVER_LISTS_STATIC;
-        uint64_t now = now_realtime(server), expires;
-        Pool *pool = server_pool->pool;
-        Buffer text = {};
-        KeyOwner owner;
-        ListKey key = greeting_key(server_pool, &owner);
-        JsonTraits traits;
-
-        if (server->config->protocol == SERVER_PROTOCOL_MCP &&
-            list_store_read(server->manager->lists, &key, now, &text, &expires) >= 0 &&
-            (fixed || expires < USEC_INFINITY) &&
-            json_scan(buffer_data(&text), buffer_size(&text), JSON_DEPTH_MAX, NULL, 0, &traits, NULL) >= 0) {
-                JsonSlice greeting = { buffer_data(&text), buffer_size(&text) };
-                McpEra era = json_get(greeting, "supportedVersions").data ? MCP_ERA_MODERN : MCP_ERA_LEGACY;
-
-                if (pool->era == MCP_ERA_AUTO || pool->era == era) {
-                        pool->era = era;
-                        pool_set_greeting(pool, greeting, &traits);
-                }
-        }
-        buffer_done(&text);
-}
-
-void lists_keep_greeting(ServerPool *server_pool) {
-        const Server *server = server_pool->server;
-        const Buffer *greeting = &server_pool->pool->greeting;
-        JsonSlice text = { buffer_data(greeting), buffer_size(greeting) }, ttl = json_get(text, "ttlMs");
-        uint64_t now = now_realtime(server), expires = USEC_INFINITY, milliseconds;
-        KeyOwner owner;
-        ListKey key = greeting_key(server_pool, &owner);
-
-        if (text.size == 0)
-                return;
-        if (server->config->lists != SERVER_LISTS_STATIC) {
-                if (!json_unsigned(ttl, &milliseconds) || milliseconds == 0 ||
-                    !(json_equal(json_get(text, "cacheScope"), "public") ||
-                      server->config->scope != SERVER_SCOPE_CLIENT))
-                        return;
-                expires = usec_add(now, MIN(milliseconds, KEEP_MAX / USEC_PER_MSEC) * USEC_PER_MSEC);
-        }
-
-        list_store_write(server->manager->lists, &key, now, expires, text.data, text.size);
-}
-
 void lists_worker_ready(ServerPool *server_pool) {
         Server *server = server_pool->server;
         ListCache *cache;
@@ -519,8 +424,8 @@ bool lists_changed(ServerPool *server_pool, const char *method) {
         ListCache *cache;
 
         for (ListKind kind = 0; kind < _LIST_KIND_MAX; kind++) {
-                KeyOwner owner;
-                ListKey key = key_of(server, kind, profile_of(server_pool), server_pool->uid, &owner);
+                const ListKey key =
+                        list_key(server->config, server_pool->uid, profile_of(server_pool), list_member(kind));
 
                 if (!streq(method, list_changed_method(kind)))
                         continue;

@@ -3,6 +3,8 @@
 #include "broker/list.h"
 #include "broker/manager.h"
 
+#define LISTS_KEEP_MAX (30 * 24 * 3600 * USEC_PER_SEC) /* whatever the server says */
+
 /* What a server lists, as its owner's workers list it, kept so that listing launches nothing: also from one run of the
  * service to the next where the server, or its configuration, says how long it is good. */
 
@@ -13,15 +15,6 @@ typedef void (*list_done_handler)(void *userdata, const ListItem *items, size_t 
  * has to be there until done() was called. */
 int list_get(Server *server, const Client *client, ListKind kind, list_done_handler done, void *userdata,
              Failure *failure);
-
-/* A client that has a session was told these tools: they are compared with those of the last time, as in list_get(). A
- * list of several pages isn't. */
-void lists_seen(ServerPool *server_pool, JsonSlice params, JsonSlice result, const JsonTraits *traits);
-
-/* What a server says of itself is kept as its lists are: a new pool has the greeting of an earlier one, and a worker
- * that was greeted has it written. */
-void lists_greet_pool(ServerPool *server_pool);
-void lists_keep_greeting(ServerPool *server_pool);
 
 /* What makes lists doubtful: a worker that started anew, a server that says so (returns whether the notification's
  * method does), other configuration. */
@@ -34,3 +27,14 @@ void lists_pool_unused(ServerPool *server_pool);
 
 /* The server is about to be freed. */
 void lists_free(Server *server);
+
+/* list-sessions.c */
+
+/* A client that has a session was told these tools: they are compared with those of the last time, as in list_get(). A
+ * list of several pages isn't. */
+void lists_seen(ServerPool *server_pool, JsonSlice params, JsonSlice result, const JsonTraits *traits);
+
+/* What a server says of itself is kept as its lists are: a new pool has the greeting of an earlier one, and a worker
+ * that was greeted has it written. */
+void lists_greet_pool(ServerPool *server_pool);
+void lists_keep_greeting(ServerPool *server_pool);

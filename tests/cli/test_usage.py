@@ -71,6 +71,13 @@ def test_mistakes_are_held_against_the_live_service(cli, showing, arguments, hin
     assert result.status in (2, 3, 8) and result.out == "" and hint in result.err, result
 
 
+def test_a_tool_without_its_arguments(service, cli):
+    service.obedient()
+    result = cli("call", "obedient", "fail")
+    assert result.status == 1 and result.err == "failed\nmcp-exec: fail wants message=string\n"
+    assert cli("-q", "call", "obedient", "fail").err == "failed\n"
+
+
 def test_help_and_version(cli):
     result = cli("--help")
     assert result.status == 0 and all(verb in result.out for verb in ("list", "call SERVER TOOL", "import", "--output=FILE"))
@@ -240,7 +247,7 @@ def test_completion_in_bash(service, cli, showing, tmp_path):
         for typed, completed in (("mcp-exec call shows arguments te\t\t\t", r"text=\s+text_or_number="),
                                  ("\x15mcp-exec call shows arguments text=1 text_\t2 fl\tt\t uni\t\t\t", r"celsius\s+fahrenheit"),
                                  ("f\t\r", re.escape('{"text": "1", "text_or_number": 2, "flag": true, "unit": "fahrenheit"}')),
-                                 ("mcp-exec call --j\tshows wea\tci\t", re.escape("--json shows weather city=")),
+                                 ("mcp-exec call --js\tshows wea\tci\t", re.escape("--json shows weather city=")),
                                  ("\x15mcp-exec call shows \"wea\t", r'"weather"?'),
                                  ("\x15mcp-exec logs -n 5 sh\t", "-n 5 shows "),
                                  ("\x15mcp-exec --color=ne\tsta\t", "--color=never sta"),
