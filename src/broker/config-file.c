@@ -213,7 +213,7 @@ static const ConfigKey restart_keys[] = {
 };
 
 static const ConfigKey limits_keys[] = {
-        { "message", config_read_number, CONFIG(limits.message), .min = 1024, .max = 1 << 28 },
+        { "message", config_read_number, CONFIG(limits.message), .min = 1024, .max = UINT64_C(1) << 32 },
         { "depth", config_read_unsigned, CONFIG(limits.depth), .min = 4, .max = JSON_DEPTH_MAX },
 };
 
@@ -413,6 +413,7 @@ int config_read_servers(const char *file, const char *stem, const char *text, si
 void settings_init(Settings *settings) {
         *settings = (Settings){
                 .idle_timeout = 300 * USEC_PER_SEC,
+                .keep_jobs = 300 * USEC_PER_SEC,
                 .limits = {
                         .calls_per_connection = 32,
                         .calls_per_user = 64,
@@ -424,6 +425,11 @@ void settings_init(Settings *settings) {
                         .queued_bytes_per_user = 8 << 20,
                         .queued_bytes = 64 << 20,
                         .message = 1 << 20,
+                        .jobs_per_user = 32,
+                        .jobs = 256,
+                        .finished_jobs_per_user = 32,
+                        .payload_bytes_per_user = 256 << 20,
+                        .payload_bytes = UINT64_C(1) << 30,
                 },
         };
 }
@@ -456,10 +462,18 @@ int config_read_settings(const char *file, const char *text, size_t size, Proble
                   .max = 1e12 },
                 { "queued_bytes", config_read_number, SETTING(limits.queued_bytes), .min = 1, .max = 1e12 },
                 { "message", config_read_number, SETTING(limits.message), .min = 1024, .max = 8 << 20 },
+                { "jobs_per_user", config_read_unsigned, SETTING(limits.jobs_per_user), .min = 0, .max = 1e6 },
+                { "jobs", config_read_unsigned, SETTING(limits.jobs), .min = 0, .max = 1e6 },
+                { "finished_jobs_per_user", config_read_unsigned, SETTING(limits.finished_jobs_per_user), .min = 0,
+                  .max = 1e6 },
+                { "payload_bytes_per_user", config_read_number, SETTING(limits.payload_bytes_per_user), .min = 1,
+                  .max = 1e12 },
+                { "payload_bytes", config_read_number, SETTING(limits.payload_bytes), .min = 1, .max = 1e12 },
         };
         static const ConfigSection limits_section = { limits, ELEMENTSOF(limits) };
         static const ConfigKey keys[] = {
                 { "idle_timeout", read_idle_timeout, 0, .min = 0, .max = SECONDS_MAX },
+                { "keep_jobs", config_read_seconds, SETTING(keep_jobs), .min = 0, .max = SECONDS_MAX },
                 { "log_level", config_read_word, SETTING(log_level), .extra = log_level_from_string },
                 { "log_calls", config_read_word, SETTING(log_calls), .extra = call_level_from_string },
                 { "limits", config_read_section, 0, .extra = &limits_section },

@@ -3,7 +3,9 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "broker/call.h"
+#include "broker/job.h"
 #include "broker/list-store.h"
+#include "broker/payload.h"
 #include "broker/session.h"
 
 static void log_problems(const Catalogue *catalogue) {
@@ -153,6 +155,7 @@ unsigned manager_workers(const Manager *manager, uid_t viewer) {
 
 unsigned manager_calls(const Manager *manager, uid_t viewer) {
         const Client *client;
+        const Job *job;
         unsigned n = 0;
 
         if (viewer == QUOTA_EVERYBODY)
@@ -161,6 +164,9 @@ unsigned manager_calls(const Manager *manager, uid_t viewer) {
         TAILQ_FOREACH(client, &manager->clients, link)
                 if (client->uid == viewer)
                         n += client->n_calls;
+        TAILQ_FOREACH(job, &manager->jobs, link)
+                if (job->client->uid == viewer)
+                        n += job->client->n_calls;
 
         return n;
 }
@@ -171,6 +177,7 @@ void manager_client_gone(Manager *manager, Client *client) {
         sessions_client_gone(manager, client);
         while ((call = TAILQ_FIRST(&client->calls)))
                 call_cancel(call, "the caller has left");
+        jobs_client_gone(manager, client);
 
         for (size_t i = 0; i < client->n_servers; i++)
                 server_stop_client(client->servers[i], client);
@@ -211,13 +218,15 @@ int manager_get_callable(Manager *manager, const char *name, Server **ret, Failu
 }
 
 bool manager_idle(const Manager *manager) {
-        return manager->quota.calls == 0 && manager->quota.workers == 0 && manager->quota.sessions == 0;
+        return manager->quota.calls == 0 && manager->quota.workers == 0 && manager->quota.sessions == 0 &&
+               TAILQ_EMPTY(&manager->jobs);
 }
 
 void manager_leave(Manager *manager) {
         Server *server;
         ServerPool *server_pool;
 
+        jobs_forget(manager);
         TAILQ_FOREACH(server, &manager->servers, link)
                 TAILQ_FOREACH(server_pool, &server->pools, link)
                         pool_stop(server_pool->pool, FAILURE_UNAVAILABLE, "the service is leaving", /* drain= */ true);
@@ -241,6 +250,9 @@ int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder,
         quota_init(&manager->quota);
         TAILQ_INIT(&manager->servers);
         TAILQ_INIT(&manager->clients);
+        TAILQ_INIT(&manager->jobs);
+        TAILQ_INIT(&manager->files);
+        TAILQ_INIT(&manager->payloads);
         TAILQ_INIT(&manager->sessions);
         r = sessions_init(manager);
         if (r < 0)
@@ -275,6 +287,7 @@ Manager *manager_free(Manager *manager) {
         TAILQ_FOREACH(server, &manager->servers, link)
                 TAILQ_FOREACH(server_pool, &server->pools, link)
                         pool_stop(server_pool->pool, FAILURE_UNAVAILABLE, "the service is leaving", /* drain= */ false);
+        jobs_forget(manager);
         sessions_done(manager);
         while ((client = TAILQ_FIRST(&manager->clients)))
                 manager_client_gone(manager, client);
@@ -282,6 +295,9 @@ Manager *manager_free(Manager *manager) {
                 server_free(server);
         catalogue_free(manager->catalogue);
         era_cache_free(manager->eras);
+        payloads_forget(manager);
+        sd_event_source_disable_unref(manager->files_source);
+        sd_event_source_disable_unref(manager->job_timer);
         list_store_free(manager->lists);
         quota_done(&manager->quota);
         sd_event_unref(manager->event);

@@ -8,6 +8,7 @@
 
 typedef struct Manager Manager;
 typedef struct ServerPool ServerPool;
+typedef struct Job Job;
 typedef struct ListCache ListCache;
 typedef struct ListStore ListStore;
 typedef struct Interests Interests;
@@ -30,11 +31,15 @@ typedef struct ManagerHandlers {
         /* To one client that is entitled to it */
         void (*notification)(void *userdata, Client *client, const Server *server, const char *method, JsonSlice params,
                              const JsonTraits *traits);
+        void (*job_added)(void *userdata, Job *job);
+        void (*job_progress)(void *userdata, Job *job);
+        void (*job_finished)(void *userdata, Job *job);
+        void (*job_removed)(void *userdata, Job *job);
         /* One that was attached by this client */
         void (*session_closed)(void *userdata, Client *opener, const char *id, const char *reason);
         /* Whether the client may use the server, as far as that is known without asking anybody */
         bool (*may_use)(void *userdata, const Client *client, const Server *server);
-        void (*maybe_idle)(void *userdata); /* a worker, a call or a session went */
+        void (*maybe_idle)(void *userdata); /* a worker, a call, a session or a job went */
 } ManagerHandlers;
 
 #define ASKERS_MAX 32
@@ -76,6 +81,13 @@ struct Manager {
         int log_calls;      /* the level where the configuration doesn't say */
         ServerList servers; /* sorted by name */
         ClientList clients;
+        TAILQ_HEAD(, Job) jobs;
+        sd_event_source *job_timer;   /* for the next one that isn't kept any longer */
+        TAILQ_HEAD(, CallFile) files; /* that are looked through: the one whose turn it is first */
+        sd_event_source *files_source;
+        TAILQ_HEAD(, Payload) payloads; /* that are open elsewhere alone */
+        sd_event_source *payload_timer;
+        uint64_t payload_pause; /* usec, until these are looked at again */
         TAILQ_HEAD(, Session) sessions;
         sd_event_source *sessions_source; /* what has to be done for them when the loop is back */
 };
@@ -102,10 +114,10 @@ unsigned manager_calls(const Manager *manager, uid_t viewer);
 /* The client left the bus: its calls are cancelled, and its own workers stopped. Frees it. */
 void manager_client_gone(Manager *manager, Client *client);
 
-/* No call, no worker and no session: nothing that anybody would miss */
+/* No call, worker or session, and no job, also none that is kept: nothing that anybody would miss */
 bool manager_idle(const Manager *manager);
 
-/* Lets the warm workers go; calls under way are finished. */
+/* Lets the warm workers and the jobs that are done go; calls under way are finished. */
 void manager_leave(Manager *manager);
 
 /* Always -EREMOTEIO, with *failure set: NoSuchServer, and what may have been meant. */

@@ -7,6 +7,7 @@
 #include "broker/lists.h"
 #include "broker/manager.h"
 #include "broker/message-ids.h"
+#include "broker/payload.h"
 #include "broker/session.h"
 
 #define LOG_SHOWN ((size_t)4096)
@@ -115,6 +116,18 @@ static void on_worker_gone(void *userdata) {
                 TAILQ_FOREACH(other, &server->pools, link)
                         if (other->pool->n_queued > 0)
                                 pool_schedule(other->pool);
+}
+
+static int on_bytes_wanted(void *userdata, uint64_t bytes, Failure *failure) {
+        ServerPool *server_pool = userdata;
+
+        return payload_charge(server_pool->server->manager, server_pool->uid, bytes, failure);
+}
+
+static void on_bytes_gone(void *userdata, uint64_t bytes) {
+        ServerPool *server_pool = userdata;
+
+        quota_release_payload(&server_pool->server->manager->quota, server_pool->uid, bytes);
 }
 
 /* extra: one more field, or NULL */
@@ -282,6 +295,8 @@ static void on_unused(void *userdata) {
 static const PoolHandlers pool_handlers = {
         .worker_wanted = on_worker_wanted,
         .worker_gone = on_worker_gone,
+        .bytes_wanted = on_bytes_wanted,
+        .bytes_gone = on_bytes_gone,
         .worker_added = on_worker_added,
         .worker_changed = on_worker_changed,
         .worker_removed = on_worker_removed,

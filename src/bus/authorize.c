@@ -250,6 +250,36 @@ int authorize_servers(Service *service, sd_bus_message *message, Server **server
         return check_start(service, message, /* quiet= */ choose, asks, n_asks, n_granted, error);
 }
 
+int authorize_call(Service *service, sd_bus_message *message, const Question *question, const char *params,
+                   sd_bus_error *error) {
+        _cleanup_(freep) char *tool = NULL;
+        const Server *server = manager_find_server(service->manager, question->server);
+        Failure failure = {};
+        int r = 0;
+
+        if (!server)
+                (void)manager_no_such_server(service->manager, question->server, &failure);
+        else if (question->tool && !streq(question->method, "tools/call"))
+                failure_set(&failure, FAILURE_INVALID_ARGUMENTS, "The option tool is for the method tools/call");
+        else if (!question->tool && !params && streq(question->method, "tools/call") && authorize_asks(service, server))
+                failure_set(
+                        &failure, FAILURE_INVALID_ARGUMENTS,
+                        "The option tool has to say which tool is called, and params are its arguments then: polkit "
+                        "is asked for it");
+        if (failure.code != FAILURE_NONE) {
+                authorize_record(service, question, failure.code);
+                return bus_error_set_failure(error, &failure);
+        }
+
+        if (!question->tool && params)
+                r = authorize_tool(service, server, question->method, params, &tool, error);
+        if (r < 0)
+                return r;
+
+        return authorize_use(service, message, server,
+                             &(Question){ question->server, question->method, question->tool ?: tool }, 1, error);
+}
+
 int authorize_manage(Service *service, sd_bus_message *message, const Question *question, sd_bus_error *error) {
         if (all_powerful(service, service->caller))
                 return 1;

@@ -9,6 +9,13 @@ typedef struct Peer {
         Connection *connection; /* NULL: it is on the bus */
         TAILQ_HEAD(, Verdict) verdicts;
         unsigned n_verdicts;
+
+        /* On the bus: bytes that it was sent, and of these the ones that it is known to have taken */
+        Service *service;
+        uint64_t sent, taken, asked; /* asked: what was sent when the bus was asked last */
+        sd_bus_slot *statistics;     /* the question */
+        sd_bus_message *held[4];     /* that wait for the answer */
+        unsigned n_held;
 } Peer;
 
 /* Connections come and go. The bus knows whose they are; it is asked once for each, without waiting for the answer.
@@ -65,6 +72,11 @@ int authorize_servers(Service *service, sd_bus_message *message, Server **server
                       const char *method, sd_bus_error *error);
 int authorize_manage(Service *service, sd_bus_message *message, const Question *question, sd_bus_error *error);
 
+/* All of that for one call of a server, which has to be there. question->tool: where it is said beside params. params:
+ * NULL where they are no text; then a tool that polkit decides on has to be said. Returns as authorize_use(). */
+int authorize_call(Service *service, sd_bus_message *message, const Question *question, const char *params,
+                   sd_bus_error *error);
+
 /* Leaves the record of a call that was refused before it came so far. */
 void authorize_record(Service *service, const Question *question, FailureCode code);
 
@@ -95,6 +107,16 @@ int private_listen(Service *service);
 void private_pause(Service *service); /* new connections wait for the next service */
 void private_done(Service *service);
 void private_resumed(Service *service, sd_bus *bus); /* a message was put back into the queue of bus */
+
+/* unread.c: what the clients on the bus haven't read */
+
+void unread_add(Service *service, const Client *client, size_t bytes);
+bool unread_takes_signals(const Service *service, const Client *client);
+/* 0; 1: the message is held; or negative with error set */
+int unread_takes_calls(Service *service, sd_bus_message *message, const Client *client, sd_bus_error *error);
+void unread_forget(Service *service, const Client *client);
+/* An answer to request with so much in it, on any connection */
+void peers_sent(Service *service, sd_bus_message *request, size_t bytes);
 
 /* private-output.c: what its clients haven't read */
 

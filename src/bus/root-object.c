@@ -52,7 +52,7 @@ static int reply_result(Service *service, sd_bus_message *message, const Outcome
 
                 failure_set(&failure, FAILURE_TOO_LARGE,
                             "The result has %zu bytes, and the limit for an inline reply is %zu (limits.message in "
-                            "mcp-exec.json)",
+                            "mcp-exec.json): CallFd and StartJob return larger ones",
                             outcome->result.size, limit);
                 bus_reply_failure(message, &failure);
                 failure_done(&failure);
@@ -81,7 +81,7 @@ static int reply_result(Service *service, sd_bus_message *message, const Outcome
         if (r >= 0)
                 r = sd_bus_send(NULL, reply, NULL);
         if (r >= 0)
-                private_sent(service, sd_bus_message_get_bus(message), outcome->result.size);
+                peers_sent(service, message, outcome->result.size);
         sd_bus_message_unref(reply);
         return r;
 }
@@ -125,25 +125,12 @@ static int start(Service *service, sd_bus_message *message, CallSpec *spec, sd_b
 static int method_call(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Service *service = userdata;
         CallSpec spec = { .kind = REQUEST_CALL };
-        _cleanup_(freep) char *tool = NULL;
-        Question question = {};
-        Server *server;
         int r;
 
         r = sd_bus_message_read(message, "sss", &spec.server, &spec.method, &spec.params);
         if (r < 0)
                 return r;
-
-        question = (Question){ .server = spec.server, .method = spec.method };
-        r = find_used(service, &question, &server, error);
-        if (r < 0)
-                return r;
-        r = authorize_tool(service, server, spec.method, spec.params, &tool, error);
-        if (r < 0)
-                return r;
-
-        question.tool = tool;
-        r = authorize_use(service, message, server, &question, 1, error);
+        r = authorize_call(service, message, &(Question){ spec.server, spec.method, NULL }, spec.params, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -288,7 +275,7 @@ static int reply_batch(const Pending *pending, const BatchItem *items, size_t n_
         if (r >= 0)
                 r = sd_bus_send(NULL, reply, NULL);
         if (r >= 0)
-                private_sent(pending->service, sd_bus_message_get_bus(message), size);
+                peers_sent(pending->service, message, size);
         sd_bus_message_unref(reply);
         return r;
 }
@@ -462,7 +449,7 @@ static int reply_tools(const Pending *pending, const ListItem *tools, size_t n_t
         if (r >= 0)
                 r = sd_bus_send(NULL, reply, NULL);
         if (r >= 0)
-                private_sent(pending->service, sd_bus_message_get_bus(message), size);
+                peers_sent(pending->service, message, size);
         sd_bus_message_unref(reply);
         return r;
 }
@@ -622,6 +609,12 @@ static const sd_bus_vtable vtable[] = {
                SD_BUS_PARAM(result), method_call_tool),
         METHOD("CallBatch", "sa(ss)", SD_BUS_PARAM(server) SD_BUS_PARAM(calls), "a(bs)", SD_BUS_PARAM(results),
                method_call_batch),
+        METHOD("CallFd", "ssha{sv}",
+               SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params) SD_BUS_PARAM(options), "h",
+               SD_BUS_PARAM(result), method_call_fd),
+        METHOD("StartJob", "sssa{sv}",
+               SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params) SD_BUS_PARAM(options), "o",
+               SD_BUS_PARAM(job), method_start_job),
         METHOD("Notify", "sss", SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params), "", , method_notify),
         METHOD("OpenSession", "sa{sv}", SD_BUS_PARAM(server) SD_BUS_PARAM(options), "h", SD_BUS_PARAM(socket),
                method_open_session),

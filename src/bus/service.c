@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "broker/job.h"
 #include "broker/session.h"
 #include "bus/errors.h"
 #include "bus/objects.h"
@@ -45,7 +46,7 @@ uint64_t service_idle_timeout(const Service *service) {
 static bool idle(const Service *service) {
         /* Who holds a connection of its own would lose a call that races with leaving. */
         return manager_idle(service->manager) && service->n_strangers == 0 && service->n_checks == 0 &&
-               (service->stopping || service->n_connections == 0);
+               service->n_unproven == 0 && (service->stopping || service->n_connections == 0);
 }
 
 static int on_released(sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
@@ -141,7 +142,8 @@ void service_maybe_idle(Service *service) {
         case SERVICE_RELEASING:
                 break;
         case SERVICE_RELEASED:
-                if (service->manager->quota.calls == 0 && service->n_strangers == 0 && service->n_checks == 0)
+                if (service->manager->quota.calls == 0 && service->n_strangers == 0 && service->n_checks == 0 &&
+                    service->n_unproven == 0)
                         manager_leave(service->manager);
                 /* From the loop, for this can be called from within what would be freed. */
                 if (idle(service))
@@ -171,6 +173,7 @@ void service_reload(Service *service) {
 static int on_loop_end(sd_event_source *source _unused_, void *userdata) {
         Service *service = userdata;
 
+        jobs_fail(service->manager, "the service is leaving");
         peers_done(service);
         service->manager = manager_free(service->manager);
         private_done(service);

@@ -36,6 +36,7 @@ typedef struct Cli {
         BusChoice choice;
         const char *address;
         bool json, quiet, force, follow, pass_stdin;
+        bool job;         /* it shall go on when this program ends */
         uint64_t timeout; /* usec; USEC_INFINITY: the service's own limits alone */
         const char *output, *code;
         unsigned lines, jobs;
@@ -44,7 +45,6 @@ typedef struct Cli {
         const char *bus_name; /* "the session bus", for messages */
         bool can_ask;         /* somebody is there who can confirm */
         bool ask;             /* and shall be asked */
-        bool progress;        /* the call under way asks for progress */
 } Cli;
 
 typedef int (*verb_handler)(Cli *cli, int argc, char *argv[]);
@@ -90,10 +90,9 @@ int status_call(Cli *cli, sd_bus_message **ret, const char *member, const char *
 int call_and_wait(Cli *cli, sd_bus_message *message, uint64_t timeout, sd_bus_error *error, sd_bus_message **ret);
 /* For calls that aren't waited for: have him asked by all. */
 void ask_for_all(Cli *cli);
-/* For calls that ask for progress (progress.c): sd_bus_call() that shows it on the terminal. */
-int progress_call(sd_bus *bus, sd_bus_message *call, uint64_t timeout, sd_bus_error *error, sd_bus_message **ret);
-/* The params of a tools/call that asks for it, freed by the caller; NULL where nobody would see it. */
-char *progress_params(Cli *cli, const char *server, const char *tool, const char *arguments);
+/* How far a call is, on the terminal (progress.c). message is a server's. */
+void progress_draw(double progress, double total, const char *message);
+void progress_clear(void);
 sd_bus_message *new_call(Cli *cli, const char *path, const char *interface, const char *member);
 
 /* Tells a failed call and returns its status. */
@@ -113,6 +112,9 @@ void must(int r);
 int verb_list(Cli *cli, int argc, char *argv[]);
 int verb_tools(Cli *cli, int argc, char *argv[]);
 int verb_call(Cli *cli, int argc, char *argv[]);
+int verb_jobs(Cli *cli, int argc, char *argv[]);
+int verb_result(Cli *cli, int argc, char *argv[]);
+int verb_cancel(Cli *cli, int argc, char *argv[]);
 int verb_request(Cli *cli, int argc, char *argv[]);
 int verb_run(Cli *cli, int argc, char *argv[]);
 int verb_batch(Cli *cli, int argc, char *argv[]);

@@ -263,12 +263,10 @@ void ask_for_all(Cli *cli) {
 }
 
 int call_and_wait(Cli *cli, sd_bus_message *message, uint64_t timeout, sd_bus_error *error, sd_bus_message **ret) {
-        int (*wait_for)(sd_bus *, sd_bus_message *, uint64_t, sd_bus_error *, sd_bus_message **) =
-                cli->progress ? progress_call : sd_bus_call;
         sd_bus_message *again;
         int r;
 
-        r = wait_for(cli->bus, message, timeout, error, ret);
+        r = sd_bus_call(cli->bus, message, timeout, error, ret);
         if (r >= 0 || cli->ask || !cli->can_ask ||
             !sd_bus_error_has_name(error, SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED))
                 return r;
@@ -281,7 +279,7 @@ int call_and_wait(Cli *cli, sd_bus_message *message, uint64_t timeout, sd_bus_er
                 r = sd_bus_message_copy(again, message, /* all= */ true);
         if (r >= 0) {
                 sd_bus_error_free(error);
-                r = wait_for(cli->bus, again, timeout, error, ret);
+                r = sd_bus_call(cli->bus, again, timeout, error, ret);
         }
         sd_bus_message_unref(again);
         return r;

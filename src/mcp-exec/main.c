@@ -17,6 +17,9 @@ static const Verb verbs[] = {
         { "request", 2, 3, verb_request, "SERVER METHOD [JSON|-|@FILE]", "Send any MCP request" },
         { "run", 1, 2, verb_run, "EXECUTOR FILE|-|-c CODE", "Run code" },
         { "batch", 1, 2, verb_batch, "FILE.jsonl|- [SERVER]", "Send many requests, a line each" },
+        { "jobs", 0, 0, verb_jobs, "", "Show calls that don't end with their caller" },
+        { "result", 1, 1, verb_result, "JOB", "Show what a job has brought" },
+        { "cancel", 1, -1, verb_cancel, "JOB...", "Cancel jobs, or forget them when they are done" },
         { "stdio", 0, -1, verb_stdio, "[SERVER...]", "Speak MCP on standard input and output" },
         { "start", 1, -1, verb_manage, "SERVER...", "Start a worker" },
         { "stop", 1, -1, verb_manage, "SERVER...", "Stop all workers" },
@@ -42,6 +45,7 @@ static const OptionInfo option_infos[] = {
         { "quiet", 'q', NULL, "", "Say nothing that isn't asked for" },
         { "color", 0, "WHEN", "", "auto, always or never" },
         { "code", 'c', "CODE", "run", "The code itself" },
+        { "job", 0, NULL, "call run", "Let the call go on when this program ends" },
         { "stdin", 0, NULL, "run", "Pass the own standard input to the code" },
         { "jobs", 'j', "N", "batch", "So many requests at a time (16)" },
         { "follow", 'f', NULL, "logs", "Wait for more" },
@@ -172,6 +176,8 @@ static int status_option(Cli *cli, const OptionInfo *option, const char *argumen
                 cli->code = argument;
         else if (streq(option->name, "stdin"))
                 cli->pass_stdin = true;
+        else if (streq(option->name, "job"))
+                cli->job = true;
         else if (streq(option->name, "jobs"))
                 return status_number("jobs", argument, JOBS_MAX, &cli->jobs);
         else if (streq(option->name, "follow"))

@@ -239,10 +239,12 @@ static void fail_overdue(Request *request, uint64_t now) {
                             "Server %s: no worker was free within %.3g s (timeouts.start and timeouts.call)",
                             config->name, (double)(config->timeouts.start + config->timeouts.call) / USEC_PER_SEC);
         else
-                failure_set(&failure, FAILURE_TIMEOUT, "Server %s: no answer within %.3g s (timeouts.%s)%s%s",
-                            config->name,
-                            (double)(capped ? config->timeouts.call_max : config->timeouts.call) / USEC_PER_SEC,
-                            capped ? "call_max" : "call",
+                failure_set(&failure, FAILURE_TIMEOUT, "Server %s: no answer within %.3g s (%s)%s%s", config->name,
+                            (double)(capped ? config->timeouts.call_max : request_timeout(request, config)) /
+                                    USEC_PER_SEC,
+                            capped             ? "timeouts.call_max"
+                            : request->timeout ? "the option timeout"
+                                               : "timeouts.call",
                             worker->last_stray ? "; the last line of its stdout that was no message: " : "",
                             worker->last_stray ?: "");
 
@@ -370,7 +372,7 @@ void pool_hold_clock(Request *request, bool hold) {
                 return;
 
         request->deadline = hold ? request->deadline_max
-                                 : MIN(usec_add(pool_now(pool), pool->config->timeouts.call), request->deadline_max);
+                                 : MIN(usec_add(pool_now(pool), request_timeout(request, pool->config)), request->deadline_max);
         pool_watch_deadline(pool, request->deadline);
 }
 

@@ -11,6 +11,10 @@ typedef struct PoolHandlers {
         int (*worker_wanted)(void *userdata, Failure *failure);
         void (*worker_gone)(void *userdata);
 
+        /* Likewise for so many bytes of a result that goes into a file */
+        int (*bytes_wanted)(void *userdata, uint64_t bytes, Failure *failure);
+        void (*bytes_gone)(void *userdata, uint64_t bytes);
+
         void (*worker_added)(void *userdata, Worker *worker);
         void (*worker_changed)(void *userdata, Worker *worker);
         /* how: a sentence. crashed: it left on its own. */

@@ -223,8 +223,9 @@ int worker_send(Worker *worker, Request *request) {
                 return -EPIPE;
 
         if (request->kind == REQUEST_CALL) {
-                r = worker->wire->append_request(input, worker->last_id + 1, worker->era, request->method,
-                                                 &request->params);
+                r = request->file ? worker_append_file_request(worker, request)
+                                  : worker->wire->append_request(input, worker->last_id + 1, worker->era,
+                                                                 request->method, &request->params);
                 if (r >= 0)
                         request->id = ++worker->last_id;
         } else
@@ -252,10 +253,14 @@ int worker_send(Worker *worker, Request *request) {
         worker->pool->n_in_flight++;
         request->worker = worker;
         request->position = position;
+        request->end = channel_appended(worker->channel);
+        if (request->large)
+                worker_set_spills(worker, true);
         request->sent = now;
         request->deadline_max = usec_add(now, worker->config->timeouts.call_max);
-        request->deadline = request->held ? request->deadline_max
-                                          : MIN(usec_add(now, worker->config->timeouts.call), request->deadline_max);
+        request->deadline =
+                request->held ? request->deadline_max
+                              : MIN(usec_add(now, request_timeout(request, worker->config)), request->deadline_max);
         pool_watch_deadline(worker->pool, request->deadline);
         return 0;
 }
@@ -288,6 +293,8 @@ static void request_left(Worker *worker) {
         if (worker->calls_max > 0 && worker->calls >= worker->calls_max)
                 wear_out(worker);
         weigh(worker);
+        if (worker->n_requests == 0)
+                worker_set_spills(worker, false);
 
         if (worker->hung_up) {
                 if (worker->n_requests == 0 && worker->state == WORKER_DRAINING)
@@ -325,6 +332,7 @@ static const ChannelHandlers channel_handlers = {
         .output = { .line = worker_on_line, .oversized = worker_on_oversized },
         .diagnostic = worker_on_diagnostic,
         .writable = on_writable,
+        .moved = worker_on_moved,
         .closed = on_closed,
 };
 
@@ -559,7 +567,7 @@ static int worker_open(Worker *worker, Launcher *launcher, const char *owner, Fa
         r = ends_open(worker->config->transport, theirs, ours);
         if (r >= 0)
                 r = channel_new(worker->event, TAKE_FD(ours[0]), TAKE_FD(ours[1]), TAKE_FD(ours[2]),
-                                worker->config->limits.message, worker->wire == &once_protocol,
+                                MIN(worker->config->limits.message, WORKER_LINE_MAX), worker->wire == &once_protocol,
                                 worker->wire == &lines_protocol ? &lines_handlers : &channel_handlers, worker,
                                 &worker->channel);
         if (r >= 0)
@@ -629,6 +637,7 @@ Worker *worker_free(Worker *worker) {
                 return NULL;
 
         sd_event_source_disable_unref(worker->timer);
+        worker_spill_done(worker);
         channel_free(worker->channel);
         process_free(worker->process);
         failure_done(&worker->reason);

@@ -5,6 +5,7 @@
 #include "worker/channel.h"
 #include "worker/launcher.h"
 #include "worker/request.h"
+#include "worker/spill.h"
 
 typedef enum WorkerState {
         WORKER_STARTING, /* its handshake is under way */
@@ -22,6 +23,8 @@ typedef enum HandshakeStep {
 } HandshakeStep;
 
 #define WORKER_LAST_LINES 5
+#define WORKER_LINE_MAX ((uint64_t)16 << 20) /* bytes of a line that are held, whatever limits.message is */
+#define WORKER_OVERSIZED_FACTOR 16           /* a line over so many times what is allowed has no end */
 
 typedef struct WorkerBudget {
         uint64_t since; /* usec, CLOCK_MONOTONIC */
@@ -79,6 +82,13 @@ struct Worker {
         bool accounted;                /* its failure has been told to those who waited for it */
         unsigned n_unapproved;         /* it gets no call before its owner has looked at it so often */
         bool suspect;                  /* a call was given up: it has to answer a ping first */
+
+        Spill *spill;          /* the long line that it writes just now, where one can be an answer in a file */
+        bool spills;           /* such an answer is waited for, or was a moment ago */
+        uint64_t spilled;      /* bytes that are charged for it */
+        uint64_t spill_room;   /* of these, not used yet */
+        int spill_error;       /* the line is no good: -errno */
+        Failure spill_failure; /* why no more are charged */
 
         IdFinder oversized; /* a line over limits.message, as it goes by */
         uint64_t oversized_size;
@@ -139,7 +149,7 @@ void worker_check(Worker *worker);
 /* How it ended, with its last words, as a sentence. Owned by the caller; NULL when out of memory. */
 char *worker_describe_exit(const Worker *worker);
 
-/* For the other two files of a worker only: handshake.c, and worker-output.c, which reads what it writes */
+/* For the other files of a worker only: handshake.c, worker-output.c, which reads what it writes, and worker-file.c */
 int handshake_start(Worker *worker);
 void handshake_answer(Worker *worker, const McpMessage *message);
 void handshake_timeout(Worker *worker);
@@ -151,6 +161,17 @@ void worker_on_unfinished(void *userdata, const char *piece, size_t size, bool l
 void worker_on_diagnostic(void *userdata, const char *line, size_t size);
 uint64_t worker_now(const Worker *worker); /* usec, CLOCK_MONOTONIC, of this turn of the loop */
 int worker_write(Worker *worker, int appended);
+void worker_on_message(Worker *worker, const McpMessage *message, const char *line, size_t size);
+bool worker_fail_asker(Worker *worker, const IdFinder *finder, FailureCode code, const char *why);
+void worker_on_stray(Worker *worker, const char *line, size_t size);
+
+/* worker-file.c: params that come from files, and results that go into them */
+int worker_append_file_request(Worker *worker, Request *request); /* as append_request() */
+void worker_on_moved(void *userdata);
+bool worker_spills(const Worker *worker, bool last); /* whether this part of a long line is for worker_spill() */
+void worker_spill(Worker *worker, const char *piece, size_t size, bool last);
+void worker_set_spills(Worker *worker, bool spills);
+void worker_spill_done(Worker *worker);
 void worker_set_timer(Worker *worker, uint64_t usec);
 void worker_became_ready(Worker *worker);
 void worker_answered_ping(Worker *worker);

@@ -23,6 +23,7 @@ TEXT = {"type": "object", "properties": {"message": {"type": "string"}}, "requir
 output_lock = threading.Lock()
 cancelled = {}
 answers = {}
+tokens = {}
 heard = []
 memory = {}
 hello = {}
@@ -68,6 +69,17 @@ def sleep(request, seconds=0.0, message=""):
     """Wait, then answer with the message; no answer if it is cancelled meanwhile."""
     if cancelled[request].wait(seconds):
         return None
+    return message
+
+
+@tool
+def work(request, steps=3, pause=0.1, message="done"):
+    """Tell progress so many times, as long apart; then answer with the message; no answer if it is cancelled meanwhile."""
+    for step in range(steps):
+        send({"jsonrpc": "2.0", "method": "notifications/progress",
+              "params": {"progressToken": tokens[request], "progress": step + 1, "total": steps, "message": f"step {step + 1}"}})
+        if cancelled[request].wait(pause):
+            return None
     return message
 
 
@@ -157,6 +169,12 @@ def greeting(_):
 def count(_):
     """How many requests this process has got."""
     return calls
+
+
+@tool
+def requests(_):
+    """The ids of all requests that this process has got."""
+    return list(cancelled)
 
 
 @tool
@@ -283,6 +301,7 @@ def receive(line):
     else:
         calls += 1
         cancelled[message["id"]] = threading.Event()
+        tokens[message["id"]] = ((message.get("params") or {}).get("_meta") or {}).get("progressToken")
         threading.Thread(target=answer, args=(message,), daemon=True).start()
 
 

@@ -22,7 +22,7 @@ def test_every_verb_and_option_of_mcp_exec():
     text, names = options(PROGRAM)
     manual = page("mcp-exec.1.scd")
     verbs = re.findall(r"^  ([a-z]+) ", text, re.MULTILINE)
-    assert len(verbs) == 18 and names
+    assert len(verbs) == 21 and names
     for verb in verbs:
         assert re.search(rf"^\*{verb}\*", manual, re.MULTILINE), verb
     for name in names:

@@ -247,7 +247,7 @@ def test_completion_in_bash(service, cli, showing, tmp_path):
         for typed, completed in (("mcp-exec call shows arguments te\t\t\t", r"text=\s+text_or_number="),
                                  ("\x15mcp-exec call shows arguments text=1 text_\t2 fl\tt\t uni\t\t\t", r"celsius\s+fahrenheit"),
                                  ("f\t\r", re.escape('{"text": "1", "text_or_number": 2, "flag": true, "unit": "fahrenheit"}')),
-                                 ("mcp-exec call --j\tshows wea\tci\t", re.escape("--json shows weather city=")),
+                                 ("mcp-exec call --js\tshows wea\tci\t", re.escape("--json shows weather city=")),
                                  ("\x15mcp-exec call shows \"wea\t", r'"weather"?'),
                                  ("\x15mcp-exec logs -n 5 sh\t", "-n 5 shows "),
                                  ("\x15mcp-exec --color=ne\tsta\t", "--color=never sta"),

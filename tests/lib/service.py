@@ -25,6 +25,7 @@ REPO = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("MCP_EXEC_BUILD", REPO / "build"))
 DAEMON = os.environ.get("MCP_EXECD", str(BUILD / "src/mcp-execd"))
 ECHO_WORKER = os.environ.get("ECHO_WORKER", str(BUILD / "tests/workers/echo-worker"))
+BULK_WORKER = str(BUILD / "tests/bus/bulk-worker")
 PYTHON = "/usr/bin/python3"
 # Under a sanitizer memory says nothing: it is not given back at once.
 SANITIZED = Path(DAEMON).exists() and b"__asan_init" in Path(DAEMON).read_bytes()
@@ -86,6 +87,10 @@ class Service:
     def echo(self, name="echo", *args, **keys):
         """A server that answers at once."""
         return self.server(name, ECHO_WORKER, *args, **keys)
+
+    def bulk(self, name="bulk", *args, **keys):
+        """A server for large payloads: see bulk_worker.c."""
+        return self.server(name, BULK_WORKER, *args, **keys)
 
     def settings(self, **keys):
         return self.write("mcp-exec.json", json.dumps(keys))
