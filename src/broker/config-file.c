@@ -235,6 +235,7 @@ static const ConfigKey server_keys[] = {
         { "scope", config_read_word, CONFIG(scope), .extra = server_scope_from_string },
         { "era", config_read_word, CONFIG(era), .extra = era_from_word },
         { "lists", config_read_word, CONFIG(lists), .extra = server_lists_from_string },
+        { "tools_digest", config_read_strings, CONFIG(tools_digest), .extra = NULL },
         { "idempotent", config_read_bool, CONFIG(idempotent), .extra = NULL },
         { "keep_alive", read_keep_alive, 0, .extra = NULL },
         { "pool", config_read_section, 0, .extra = SECTION(pool_keys) },
@@ -300,6 +301,9 @@ static void check_server(ConfigReader *reader, const cJSON *object, ServerConfig
         if (config->isolation == SERVER_ISOLATION_RESET && !said(object, "recycle", "calls"))
                 config->recycle.calls = RESET_CALLS;
         check_transport(reader, config);
+        if (config->tools_digest && (config->protocol != SERVER_PROTOCOL_MCP || server_config_per_call(config)))
+                report_key(reader, "tools_digest",
+                           "tools_digest is for MCP servers whose process has more than one call");
 
         if (one && said(object, "pool", "concurrency") && config->pool.concurrency != 1) {
                 config_enter(reader, "pool");

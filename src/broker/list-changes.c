@@ -3,7 +3,6 @@
 #include <stdio.h>
 
 #include "base/log.h"
-#include "base/sha256.h"
 #include "base/text.h"
 #include "broker/message-ids.h"
 
@@ -165,4 +164,25 @@ bool list_changes_note(ListStore *store, const ListKey *key, uint64_t now, const
         buffer_done(&before);
         buffer_done(&text);
         return changed;
+}
+
+int list_changes_digest(const ListItem *tools, size_t n_tools, char hex[static SHA256_HEX_SIZE]) {
+        _cleanup_(freep) Seen *seen = NULL;
+        Buffer text = {};
+        Sha256 hash;
+        size_t n;
+        int r = 0;
+
+        for (size_t i = 0; i < n_tools && r >= 0; i++)
+                r = append_seen(&text, &tools[i]);
+        seen = r < 0 ? NULL : read_seen(&text, &n);
+        if (r >= 0 && !seen && n_tools > 0)
+                r = -ENOMEM;
+
+        sha256_init(&hash);
+        for (size_t i = 0; seen && i < n; i++)
+                sha256_feed(&hash, seen[i].digest, SHA256_HEX_SIZE + seen[i].name_size + 1);
+        sha256_finish(&hash, hex);
+        buffer_done(&text);
+        return r;
 }

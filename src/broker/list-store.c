@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/sha256.h"
+#include "broker/quota.h"
 
 #define FILES_MAX 1024
 #define FOLDER_MAX_BYTES ((uint64_t)64 << 20)
@@ -38,6 +39,14 @@ static void name_of(const ListKey *key, char *name) {
         feed_strings(&hash, (char *const[]){ (char *)(key->config->cwd ?: ""), (char *)key->owner, profile,
                                              (char *)key->kind, NULL });
         sha256_finish(&hash, name);
+}
+
+ListKey list_key(const ServerConfig *config, uid_t uid, unsigned profile, const char *kind) {
+        ListKey key = { .config = config, .owner = "shared", .profile = profile, .kind = kind };
+
+        if (uid != QUOTA_EVERYBODY)
+                (void)snprintf(key.owner, sizeof(key.owner), "uid:%u", (unsigned)uid);
+        return key;
 }
 
 static char *path_of(const ListStore *store, const ListKey *key, const char *suffix) {

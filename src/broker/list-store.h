@@ -10,10 +10,13 @@ typedef struct ListStore ListStore;
 /* What a text is of: the exact command, for whom its worker ran, and as what it was told that its client is */
 typedef struct ListKey {
         const ServerConfig *config;
-        const char *owner; /* "shared", or "uid:N" */
+        char owner[32]; /* "shared", or "uid:N": whose connection it was means nothing later */
         unsigned profile;
         const char *kind;
 } ListKey;
+
+/* uid: the pool's */
+ListKey list_key(const ServerConfig *config, uid_t uid, unsigned profile, const char *kind);
 
 #define LIST_STORE_TEXT_MAX ((size_t)8 << 20)
 

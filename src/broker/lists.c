@@ -6,23 +6,12 @@
 #include "base/log.h"
 #include "broker/list-changes.h"
 
-#define PAGES_MAX 256
-#define ITEMS_MAX 4096
-#define LIST_MAX_BYTES ((size_t)4 << 20)
-#define CURSOR_MAX_BYTES ((size_t)16 << 10)
-#define KEEP_MAX (30 * 24 * 3600 * USEC_PER_SEC)
-
 typedef struct Waiter {
         TAILQ_ENTRY(Waiter) link;
         uid_t uid;
         list_done_handler done;
         void *userdata;
 } Waiter;
-
-typedef struct List {
-        ListItem *items;
-        size_t n, bytes;
-} List;
 
 /* One owner's list of one kind and, while it is fetched, who waits for it. owner is NULL for the one that a server of
  * the stateless era declared public: to the user whose worker it was, for a worker does what its callers make it do,
@@ -44,7 +33,6 @@ struct ListCache {
 
         Request request;
         bool fetching, refetch;
-        unsigned n_pages;
         char *cursor; /* the request's params: {"cursor":...} */
         List fetched;
         bool modern; /* it said how long it is good, */
@@ -52,24 +40,6 @@ struct ListCache {
         uint64_t ttl;
         TAILQ_HEAD(, Waiter) waiters;
 };
-
-static const struct {
-        const char *method, *member, *name, *changed;
-} kinds[_LIST_KIND_MAX] = {
-        [LIST_TOOLS] = { "tools/list", "tools", "name", "notifications/tools/list_changed" },
-        [LIST_PROMPTS] = { "prompts/list", "prompts", "name", "notifications/prompts/list_changed" },
-        [LIST_RESOURCES] = { "resources/list", "resources", "uri", "notifications/resources/list_changed" },
-        [LIST_TEMPLATES] = { "resources/templates/list", "resourceTemplates", "uriTemplate",
-                             "notifications/resources/list_changed" },
-};
-
-const char *list_method(ListKind kind) {
-        return kinds[kind].method;
-}
-
-const char *list_member(ListKind kind) {
-        return kinds[kind].member;
-}
 
 static void fetch_done(Request *request, const Outcome *outcome);
 
@@ -89,26 +59,6 @@ static uint64_t now_realtime(const Server *server) {
 
         (void)sd_event_now(server->manager->event, CLOCK_REALTIME, &usec);
         return usec;
-}
-
-static void list_clear(List *list) {
-        for (size_t i = 0; i < list->n; i++) {
-                free(list->items[i].name);
-                free(list->items[i].text);
-        }
-        free(list->items);
-        *list = (List){};
-}
-
-static bool list_equal(const List *a, const List *b) {
-        if (a->n != b->n)
-                return false;
-
-        for (size_t i = 0; i < a->n; i++)
-                if (!streq(a->items[i].text, b->items[i].text))
-                        return false;
-
-        return true;
 }
 
 static ListCache *find_cache(Server *server, ListKind kind, const char *owner, unsigned profile, uid_t uid) {
@@ -145,22 +95,8 @@ static ListCache *get_cache(Server *server, ListKind kind, const char *owner, un
         return cache;
 }
 
-/* Whose list it is when the service has left and come again: a connection's name means nothing then. */
-typedef struct KeyOwner {
-        char text[32];
-} KeyOwner;
-
-static ListKey key_of(const Server *server, ListKind kind, unsigned profile, uid_t uid, KeyOwner *owner) {
-        if (uid == QUOTA_EVERYBODY)
-                (void)snprintf(owner->text, sizeof(owner->text), "shared");
-        else
-                (void)snprintf(owner->text, sizeof(owner->text), "uid:%u", (unsigned)uid);
-
-        return (ListKey){ server->config, owner->text, profile, kinds[kind].member };
-}
-
-static ListKey key_of_cache(const ListCache *cache, KeyOwner *owner) {
-        return key_of(cache->server, cache->kind, cache->profile, cache->uid, owner);
+static ListKey key_of(const ListCache *cache) {
+        return list_key(cache->server->config, cache->uid, cache->profile, list_member(cache->kind));
 }
 
 static void answer(ListCache *cache, const Failure *failure) {
@@ -208,37 +144,11 @@ static ListCache *cache_free(ListCache *cache) {
 static int fetch_page(ListCache *cache, Pool *pool, Failure *failure) {
         cache->request = (Request){
                 .kind = REQUEST_CALL,
-                .method = kinds[cache->kind].method,
+                .method = list_method(cache->kind),
                 .params.text = { cache->cursor, cache->cursor ? strlen(cache->cursor) : 0 },
                 .done = fetch_done,
         };
-        cache->n_pages++;
         return pool_submit(pool, &cache->request, failure);
-}
-
-/* -E2BIG; -ENOMEM. What has no name is passed over. */
-static int list_add(List *list, ListKind kind, JsonSlice element, const JsonTraits *traits) {
-        JsonSlice name = json_get(element, kinds[kind].name);
-        Buffer text = {};
-        ListItem *items;
-
-        if (!json_is(name, '"'))
-                return 0;
-
-        items = reallocarray(list->items, list->n + 1, sizeof(ListItem));
-        if (!items)
-                return -ENOMEM;
-        list->items = items;
-        items[list->n] = (ListItem){ .name = json_decode(name) };
-        if (!items[list->n].name || json_append(&text, element, traits) < 0 || buffer_append(&text, "", 1) < 0) {
-                free(items[list->n].name);
-                buffer_done(&text);
-                return -ENOMEM;
-        }
-
-        items[list->n++].text = text.data;
-        list->bytes += buffer_size(&text);
-        return list->n > ITEMS_MAX || list->bytes > LIST_MAX_BYTES ? -E2BIG : 0;
 }
 
 /* What a server of the stateless era says of how long and for whom its list is good (server/utilities/caching) */
@@ -261,14 +171,13 @@ static void keep(ListStore *store, const ListCache *cache) {
         const ServerConfig *config = cache->server->config;
         uint64_t now = now_realtime(cache->server), expires;
         Buffer text = {};
-        KeyOwner owner;
-        ListKey key = key_of_cache(cache, &owner);
+        const ListKey key = key_of(cache);
         int r = 0;
 
         if (config->lists == SERVER_LISTS_STATIC)
                 expires = USEC_INFINITY;
         else if (cache->modern && cache->ttl > 0 && (cache->public || config->scope != SERVER_SCOPE_CLIENT))
-                expires = usec_add(now, MIN(cache->ttl, KEEP_MAX));
+                expires = usec_add(now, MIN(cache->ttl, LISTS_KEEP_MAX));
         else
                 return;
 
@@ -306,8 +215,7 @@ static void look_for_kept(ListCache *cache) {
         uint64_t now = now_realtime(server), expires;
         Buffer text = {};
         List list = {};
-        KeyOwner owner;
-        ListKey key = key_of_cache(cache, &owner);
+        const ListKey key = key_of(cache);
 
         if (cache->looked)
                 return;
@@ -322,10 +230,10 @@ static void look_for_kept(ListCache *cache) {
                         cache->expires = expires == USEC_INFINITY ? USEC_INFINITY
                                                                   : usec_add(now_monotonic(server), expires - now);
                         log_debug("%s: its %s are those that were kept", server->config->name,
-                                  kinds[cache->kind].member);
+                                  list_member(cache->kind));
                 } else {
                         log_notice("%s: the kept list of its %s can't be used", server->config->name,
-                                   kinds[cache->kind].member);
+                                   list_member(cache->kind));
                         list_clear(&list);
                 }
         }
@@ -334,8 +242,7 @@ static void look_for_kept(ListCache *cache) {
 
 static void note_changes(ListCache *cache, bool changed) {
         Manager *manager = cache->server->manager;
-        KeyOwner owner;
-        ListKey key = key_of_cache(cache, &owner);
+        const ListKey key = key_of(cache);
 
         if (cache->kind != LIST_TOOLS)
                 return;
@@ -387,57 +294,27 @@ static void fetch_complete(ListCache *cache) {
         }
 }
 
-static int take_page(ListCache *cache, const Outcome *outcome, bool *ret_more) {
-        JsonSlice cursor = json_get(outcome->result, "nextCursor"),
-                  items = json_get(outcome->result, kinds[cache->kind].member), element;
-        const char *position = NULL;
-        Buffer params = {};
-        int r = 0;
-
-        if (!json_is(items, '['))
-                return -EBADMSG;
-
-        take_caching(cache, outcome->result);
-        while (r >= 0 && json_next_element(items, &position, &element))
-                r = list_add(&cache->fetched, cache->kind, element, &outcome->traits);
-        if (r < 0)
-                return r;
-
-        *ret_more = json_is(cursor, '"');
-        if (!*ret_more)
-                return 0;
-        if (cache->n_pages >= PAGES_MAX || cursor.size > CURSOR_MAX_BYTES)
-                return -E2BIG;
-
-        r = buffer_append_string(&params, "{\"cursor\":");
-        if (r >= 0)
-                r = json_append(&params, cursor, &outcome->traits);
-        if (r >= 0)
-                r = buffer_append(&params, "}", 2);
-        if (r < 0) {
-                buffer_done(&params);
-                return r;
-        }
-
-        free(cache->cursor);
-        cache->cursor = params.data;
-        return 0;
-}
-
 static void fetch_done(Request *request, const Outcome *outcome) {
         ListCache *cache = (ListCache *)((char *)request - offsetof(ListCache, request));
         ServerPool *server_pool;
         Failure failure = {};
-        bool more = false;
+        char *cursor = NULL;
         int r;
 
+        if (outcome->failure && cache->kind != LIST_TOOLS && list_unknown(outcome->error)) {
+                fetch_complete(cache);
+                return;
+        }
         if (outcome->failure) {
                 fetch_failed(cache, outcome->failure);
                 return;
         }
 
-        r = take_page(cache, outcome, &more);
-        if (r >= 0 && !more) {
+        take_caching(cache, outcome->result);
+        r = list_add_page(&cache->fetched, cache->kind, outcome->result, &outcome->traits, &cursor);
+        free(cache->cursor);
+        cache->cursor = cursor;
+        if (r >= 0 && !cursor) {
                 fetch_complete(cache);
                 return;
         }
@@ -448,17 +325,8 @@ static void fetch_done(Request *request, const Outcome *outcome) {
 
         if (r >= 0 && server_pool)
                 r = fetch_page(cache, server_pool->pool, &failure);
-        else if (r == -E2BIG)
-                failure_set(&failure, FAILURE_TOO_LARGE,
-                            "Server %s: its list of %s is longer than %u pages, %u of them or %zu bytes",
-                            cache->server->config->name, kinds[cache->kind].member, PAGES_MAX, ITEMS_MAX,
-                            LIST_MAX_BYTES);
-        else if (r == -EBADMSG)
-                failure_set(&failure, FAILURE_PROTOCOL_ERROR, "Server %s: its answer to %s has no array of %s",
-                            cache->server->config->name, kinds[cache->kind].method, kinds[cache->kind].member);
         else
-                failure_set(&failure, FAILURE_UNAVAILABLE, "Server %s: %s", cache->server->config->name,
-                            strerror(ENOMEM));
+                (void)list_failed(&failure, r, cache->kind, cache->server->config->name);
 
         if (failure.code != FAILURE_NONE)
                 fetch_failed(cache, &failure);
@@ -480,7 +348,7 @@ int list_get(Server *server, const Client *client, ListKind kind, list_done_hand
         if (server->config->protocol != SERVER_PROTOCOL_MCP)
                 return failure_set(failure, FAILURE_INVALID_ARGUMENTS,
                                    "Server %s lists no %s: that is for MCP servers, and its protocol is %s",
-                                   server->config->name, kinds[kind].member,
+                                   server->config->name, list_member(kind),
                                    server_protocol_to_string(server->config->protocol));
 
         r = server_get_pool(server, client, &server_pool);
@@ -496,6 +364,8 @@ int list_get(Server *server, const Client *client, ListKind kind, list_done_hand
         }
 
         if (usable(cache)) {
+                /* A pool that was made for nothing but this goes again. */
+                pool_schedule(server_pool->pool);
                 done(userdata, cache->list.items, cache->list.n, NULL);
                 return 0;
         }
@@ -512,7 +382,6 @@ int list_get(Server *server, const Client *client, ListKind kind, list_done_hand
         *waiter = (Waiter){ .uid = client->uid, .done = done, .userdata = userdata };
 
         if (!cache->fetching) {
-                cache->n_pages = 0;
                 cache->refetch = false;
                 cache->modern = false;
                 cache->public = true;
@@ -551,14 +420,14 @@ void lists_worker_ready(ServerPool *server_pool) {
 
 bool lists_changed(ServerPool *server_pool, const char *method) {
         Server *server = server_pool->server;
-        bool tools = streq(method, kinds[LIST_TOOLS].changed), known = false;
+        bool tools = streq(method, list_changed_method(LIST_TOOLS)), known = false;
         ListCache *cache;
 
         for (ListKind kind = 0; kind < _LIST_KIND_MAX; kind++) {
-                KeyOwner owner;
-                ListKey key = key_of(server, kind, profile_of(server_pool), server_pool->uid, &owner);
+                const ListKey key =
+                        list_key(server->config, server_pool->uid, profile_of(server_pool), list_member(kind));
 
-                if (!streq(method, kinds[kind].changed))
+                if (!streq(method, list_changed_method(kind)))
                         continue;
                 known = true;
                 list_store_remove(server->manager->lists, &key);
@@ -567,7 +436,7 @@ bool lists_changed(ServerPool *server_pool, const char *method) {
                 return false;
 
         TAILQ_FOREACH(cache, &server->lists, link)
-                if (streq(method, kinds[cache->kind].changed) && cache->profile == profile_of(server_pool) &&
+                if (streq(method, list_changed_method(cache->kind)) && cache->profile == profile_of(server_pool) &&
                     (cache->owner ? streq(cache->owner, server_pool->pool->owner) : cache->uid == server_pool->uid)) {
                         doubt(cache);
                         cache->announced = true;

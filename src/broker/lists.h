@@ -1,22 +1,12 @@
 #pragma once
 
+#include "broker/list.h"
 #include "broker/manager.h"
+
+#define LISTS_KEEP_MAX (30 * 24 * 3600 * USEC_PER_SEC) /* whatever the server says */
 
 /* What a server lists, as its owner's workers list it, kept so that listing launches nothing: also from one run of the
  * service to the next where the server, or its configuration, says how long it is good. */
-
-typedef enum ListKind {
-        LIST_TOOLS,
-        LIST_PROMPTS,
-        LIST_RESOURCES,
-        LIST_TEMPLATES,
-        _LIST_KIND_MAX,
-} ListKind;
-
-typedef struct ListItem {
-        char *name; /* a tool's or prompt's name, a resource's uri, a template's uriTemplate */
-        char *text; /* the whole object, as JSON on one line */
-} ListItem;
 
 /* failure is NULL where there is a list. What is passed is valid during the call only. */
 typedef void (*list_done_handler)(void *userdata, const ListItem *items, size_t n_items, const Failure *failure);
@@ -25,10 +15,6 @@ typedef void (*list_done_handler)(void *userdata, const ListItem *items, size_t 
  * has to be there until done() was called. */
 int list_get(Server *server, const Client *client, ListKind kind, list_done_handler done, void *userdata,
              Failure *failure);
-
-/* "tools/list", and the member of its result */
-const char *list_method(ListKind kind);
-const char *list_member(ListKind kind);
 
 /* What makes lists doubtful: a worker that started anew, a server that says so (returns whether the notification's
  * method does), other configuration. */
@@ -41,3 +27,14 @@ void lists_pool_unused(ServerPool *server_pool);
 
 /* The server is about to be freed. */
 void lists_free(Server *server);
+
+/* list-sessions.c */
+
+/* A client that has a session was told these tools: they are compared with those of the last time, as in list_get(). A
+ * list of several pages isn't. */
+void lists_seen(ServerPool *server_pool, JsonSlice params, JsonSlice result, const JsonTraits *traits);
+
+/* What a server says of itself is kept as its lists are: a new pool has the greeting of an earlier one, and a worker
+ * that was greeted has it written. */
+void lists_greet_pool(ServerPool *server_pool);
+void lists_keep_greeting(ServerPool *server_pool);

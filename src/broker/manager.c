@@ -91,6 +91,7 @@ static void apply(Manager *manager) {
                 came_or_went = came_or_went || came;
                 if (came)
                         manager->handlers->server_added(manager->userdata, server);
+                sessions_server_came(server);
                 manager->handlers->server_changed(manager->userdata, server, QUOTA_EVERYBODY);
         }
 

@@ -37,6 +37,8 @@ typedef struct ManagerHandlers {
         void (*job_removed)(void *userdata, Job *job);
         /* One that was attached by this client */
         void (*session_closed)(void *userdata, Client *opener, const char *id, const char *reason);
+        /* Whether the client may use the server, as far as that is known without asking anybody */
+        bool (*may_use)(void *userdata, const Client *client, const Server *server);
         void (*maybe_idle)(void *userdata); /* a worker, a call, a session or a job went */
 } ManagerHandlers;
 

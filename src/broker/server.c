@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "broker/approval.h"
 #include "broker/interests.h"
 #include "broker/lists.h"
 #include "broker/manager.h"
@@ -166,7 +167,9 @@ static void on_worker_changed(void *userdata, Worker *worker) {
         log_start(worker);
         log_worker(LOG_DEBUG, worker, NULL, "%s[%d]: %s", worker_state_to_string(worker->state));
         if (worker->state == WORKER_READY) {
+                approval_ask(server_pool, worker);
                 lists_worker_ready(server_pool);
+                lists_keep_greeting(server_pool);
                 interests_worker_ready(server_pool, worker);
         }
         server->manager->handlers->worker_changed(server->manager->userdata, server_pool->uid, worker);
@@ -230,6 +233,8 @@ static void on_notification(void *userdata, Worker *worker, JsonSlice method, Js
         sessions_notification(server_pool, worker, method, params, traits);
         if (streq(name, "notifications/progress") || !budget_allows(&worker->notifications, worker_now(worker)))
                 return;
+        if (streq(name, list_changed_method(LIST_TOOLS)))
+                approval_ask(server_pool, worker);
         (void)lists_changed(server_pool, name);
 
         TAILQ_FOREACH(client, &manager->clients, link)
@@ -349,6 +354,7 @@ static int add_pool(Server *server, const char *owner, unsigned profile, uid_t u
         }
 
         TAILQ_INSERT_TAIL(&server->pools, server_pool, link);
+        lists_greet_pool(server_pool);
         *ret = server_pool;
         return 0;
 }

@@ -33,8 +33,8 @@ static void unlink_call(SessionCall *call, FailureCode code) {
         session->client->n_calls--;
         quota_release_call(&session->manager->quota, session->client->uid, call->bytes);
         if (call->request.kind == REQUEST_CALL)
-                call_record(session->manager, session->client, call->server->server->config->name, call->method,
-                            call->tool, call->started, failure_code_to_string(code));
+                call_record(session->manager, session->client, call->server->name, call->method, call->tool,
+                            call->started, failure_code_to_string(code));
 }
 
 static void free_call(SessionCall *call) {
@@ -96,8 +96,7 @@ void session_call_pass_on(SessionCall *call, const Outcome *outcome) {
                     : mcp_append_client_result(output, id, call->method, result, hello.era, call->client.era,
                                                (JsonPiece){ mcp_hello_server_info(&hello), NULL });
         if (r == -EINVAL)
-                session_reply_error(session, id, RPC_BROKER, "Server %s: its result is no object",
-                                    call->server->server->config->name);
+                session_reply_error(session, id, RPC_BROKER, "Server %s: its result is no object", call->server->name);
         else
                 session_sent(session, r);
 }
@@ -274,7 +273,7 @@ int session_call_start(Session *session, const SessionCallSpec *spec, Failure *f
         Server *server;
         int r;
 
-        r = manager_get_callable(session->manager, spec->server->server->config->name, &server, failure);
+        r = manager_get_callable(session->manager, spec->server->name, &server, failure);
         if (r < 0)
                 return r;
 

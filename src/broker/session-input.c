@@ -1,6 +1,6 @@
 /* What a session's client says, line by line */
 
-#include "broker/session-parts.h"
+#include "broker/aggregate.h"
 #include "wire/meta.h"
 
 static JsonPiece id_of(const RpcInput *input) {
@@ -57,7 +57,7 @@ static bool on_request(Session *session, const RpcInput *input, bool held) {
                 session_reply_error(session, id_of(input), RPC_INTERNAL_ERROR, "Out of memory");
                 return true;
         }
-        if (session_find_call(session, id) || session_find_listen(session, id)) {
+        if (session_find_call(session, id) || session_find_listen(session, id) || aggregate_has_request(session, id)) {
                 session_reply_error(session, id_of(input), RPC_INVALID_REQUEST, "A request with this id is under way");
                 return true;
         }
@@ -91,6 +91,8 @@ static void on_cancelled(Session *session, const RpcInput *input) {
                 session_call_cancel(call, reason && strlen(reason) <= RPC_ID_MAX ? reason : "cancelled");
         else if (listen)
                 session_listen_free(listen);
+        else if (aggregate_has_request(session, id))
+                aggregate_cancel(session, id);
         else if (!session->pumping)
                 TAILQ_FOREACH_SAFE(held, &session->held, link, next) {
                         RpcInput waiting;
@@ -102,11 +104,29 @@ static void on_cancelled(Session *session, const RpcInput *input) {
                 }
 }
 
-static void on_notification(Session *session, const RpcInput *input) {
-        _cleanup_(freep) char *method = rpc_method_name(input->message.method);
-        SessionServer *server = &session->servers[0];
+/* To a legacy server; a modern one wants none. */
+static void forward_notification(Session *session, SessionServer *server, const RpcInput *input, const char *method) {
         Failure failure = {};
         McpHello hello;
+
+        if (server->gone || !session_hello(server, &hello) || hello.era != MCP_ERA_LEGACY)
+                return;
+        /* Of several servers those that don't run are told nothing, and not started for it. */
+        if (session->aggregate && server->pool->pool->n_workers == 0)
+                return;
+
+        if (streq(method, "notifications/roots/list_changed"))
+                server->pool->starter = server;
+        (void)session_call_start(
+                session,
+                &(SessionCallSpec){
+                        .server = server, .kind = REQUEST_NOTIFICATION, .method = method, .params = input->params },
+                &failure);
+        failure_done(&failure);
+}
+
+static void on_notification(Session *session, const RpcInput *input) {
+        _cleanup_(freep) char *method = rpc_method_name(input->message.method);
 
         if (!method)
                 return;
@@ -116,18 +136,9 @@ static void on_notification(Session *session, const RpcInput *input) {
         else if (streq(method, "notifications/progress"))
                 session_asked_progress(session, input->message.params, &input->message.traits);
         else if (session->mcp.era == MCP_ERA_LEGACY && !streq(method, "notifications/initialized") &&
-                 strncmp(method, "notifications/", strlen("notifications/")) == 0 && session_hello(server, &hello) &&
-                 hello.era == MCP_ERA_LEGACY) {
-                if (streq(method, "notifications/roots/list_changed"))
-                        server->pool->starter = server;
-                (void)session_call_start(session,
-                                         &(SessionCallSpec){ .server = server,
-                                                             .kind = REQUEST_NOTIFICATION,
-                                                             .method = method,
-                                                             .params = input->params },
-                                         &failure);
-        }
-        failure_done(&failure);
+                 strncmp(method, "notifications/", strlen("notifications/")) == 0)
+                for (size_t i = 0; i < session->n_servers; i++)
+                        forward_notification(session, &session->servers[i], input, method);
 }
 
 /* False: the line has to wait */
@@ -171,7 +182,7 @@ static void hold(Session *session, const char *line, size_t size) {
         session_update(session);
 }
 
-static void take(Session *session, const char *text, size_t size) {
+void session_take(Session *session, const char *text, size_t size) {
         if (session->state != SESSION_CLOSED && !on_text(session, text, size, /* held= */ false))
                 hold(session, text, size);
 }
@@ -193,12 +204,12 @@ static void on_line(void *userdata, const char *line, size_t size) {
                 rpc_read(line, size, session->depth, &input);
                 if (input.kind == RPC_BATCH) {
                         while (json_next_element((JsonSlice){ line, size }, &position, &element))
-                                take(session, element.data, element.size);
+                                session_take(session, element.data, element.size);
                         return;
                 }
         }
 
-        take(session, line, size);
+        session_take(session, line, size);
 }
 
 static void on_oversized(void *userdata, const char *piece, size_t size, bool last) {

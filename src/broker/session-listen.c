@@ -1,7 +1,7 @@
 /* A modern client's subscriptions/listen. The broker listens for all of a pool's sessions together (interests.c), and
  * gives to each what it asked for, under the id that it asked with. */
 
-#include "broker/session-parts.h"
+#include "broker/aggregate.h"
 
 SessionListen *session_find_listen(const Session *session, JsonSlice id) {
         SessionListen *listen;
@@ -14,8 +14,9 @@ SessionListen *session_find_listen(const Session *session, JsonSlice id) {
 }
 
 void session_listen_free(SessionListen *listen) {
-        if (listen->server->pool)
-                interests_leave(listen->server->pool, listen);
+        for (size_t i = 0; i < listen->session->n_servers; i++)
+                if (listen->session->servers[i].pool)
+                        interests_leave(listen->session->servers[i].pool, listen);
         TAILQ_REMOVE(&listen->session->listens, listen, link);
         listen->session->n_listens--;
         free(listen->text);
@@ -93,12 +94,26 @@ static SessionListen *listen_new(Session *session, SessionServer *server, JsonSl
         return listen;
 }
 
-int session_listen(Session *session, SessionServer *server, JsonSlice id, const McpParams *params, Failure *failure) {
+/* uri is none of the servers': nobody will ever tell of it. */
+static int subscribe(SessionListen *listen, const char *uri, Failure *failure) {
+        SessionServer *server = listen->server ?: aggregate_find_resource(listen->session, uri);
+        ServerPool *server_pool;
+
+        if (server && session_get_pool(server, &server_pool) < 0)
+                return failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
+        if (server)
+                return interests_subscribe(server_pool, listen, uri, (InterestReply){ subscribed, listen }, failure);
+
+        listen->n_due--;
+        return 0;
+}
+
+int session_listen(Session *session, SessionServer *server, const McpHello *hello, JsonSlice id,
+                   const McpParams *params, Failure *failure) {
         const char *position = NULL, *reason;
         SessionListen *listen;
         JsonSlice element;
         McpFilter filter;
-        McpHello hello;
         int r = 0;
 
         if (mcp_filter_read(params->text, &params->traits, &filter, &reason) < 0)
@@ -107,8 +122,7 @@ int session_listen(Session *session, SessionServer *server, JsonSlice id, const 
                 return failure_set(failure, FAILURE_UNAVAILABLE, "A session may have %d subscriptions at a time",
                                    SESSION_LISTENS_MAX);
 
-        (void)session_hello(server, &hello);
-        mcp_filter_limit(&filter, json_get(hello.result.text, "capabilities"), hello.era);
+        mcp_filter_limit(&filter, json_get(hello->result.text, "capabilities"), hello->era);
         listen = listen_new(session, server, id, &filter, &params->traits);
         if (!listen)
                 return failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
@@ -119,8 +133,7 @@ int session_listen(Session *session, SessionServer *server, JsonSlice id, const 
                 _cleanup_(freep) char *uri = json_decode(element);
 
                 listen->n_due++;
-                r = uri ? interests_subscribe(server->pool, listen, uri, (InterestReply){ subscribed, listen }, failure)
-                        : failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
+                r = uri ? subscribe(listen, uri, failure) : failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
         }
         if (r < 0) {
                 session_listen_free(listen);

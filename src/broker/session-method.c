@@ -1,6 +1,6 @@
 /* The methods of a session's client: what the broker answers itself, and what goes to a pool */
 
-#include "broker/session-parts.h"
+#include "broker/aggregate.h"
 
 /* A request and who asks */
 typedef struct Ask {
@@ -90,9 +90,10 @@ static int prepare_initialize(Session *session, const Ask *ask, Failure *failure
                         return invalid(failure, reason);
                 session->client->profile = mcp_profile_for(profile, MCP_ERA_LEGACY, MCP_ERA_LEGACY);
                 /* The client may have tried the other way before. */
-                if (ask->server->pool && !ask->server->warming && TAILQ_EMPTY(&session->calls) &&
-                    TAILQ_EMPTY(&session->listens))
-                        session_leave_pool(ask->server);
+                for (size_t i = 0; i < session->n_servers; i++)
+                        if (!session->servers[i].warming && TAILQ_EMPTY(&session->calls) &&
+                            TAILQ_EMPTY(&session->listens))
+                                session_leave_pool(&session->servers[i]);
         }
 
         return 0;
@@ -213,7 +214,13 @@ static int on_listen(Session *session, const Ask *ask, Failure *failure) {
         if (ask->client->era != MCP_ERA_MODERN)
                 return not_found(session, ask);
 
-        return session_listen(session, ask->server, ask->input->message.id, &ask->input->params, failure);
+        return session_listen(session, ask->server, &ask->hello, ask->input->message.id, &ask->input->params, failure);
+}
+
+static void tools_listed(SessionCall *call, const Outcome *outcome) {
+        if (!outcome->failure && call->server->pool)
+                lists_seen(call->server->pool, call->request.params.text, outcome->result, &outcome->traits);
+        session_call_pass_on(call, outcome);
 }
 
 static int on_other(Session *session, const Ask *ask, Failure *failure) {
@@ -246,6 +253,8 @@ static int on_other(Session *session, const Ask *ask, Failure *failure) {
         if (mcp_method_of_tasks(ask->method) || mcp_task_wanted(spec.params.text))
                 return session_method_of_tasks(session, &spec, failure);
 
+        if (streq(ask->method, list_method(LIST_TOOLS)))
+                spec.done = tools_listed;
         return session_call_start(session, &spec, failure);
 }
 
@@ -274,7 +283,9 @@ static void warmed_up(Request *request, const Outcome *outcome) {
                 failure_copy(&server->cold, outcome->failure);
         else if (!session_hello(server, &hello))
                 failure_set(&server->cold, FAILURE_PROTOCOL_ERROR, "Server %s says nothing of itself that can be kept",
-                            server->server->config->name);
+                            server->name);
+        if (server->session->aggregate)
+                aggregate_warmed(server);
         session_pump(server->session);
 }
 
@@ -293,7 +304,7 @@ static int get_hello(Session *session, SessionServer *server, McpHello *ret, Fai
                 return -EREMOTEIO;
         }
 
-        r = manager_get_callable(session->manager, server->server->config->name, &found, failure);
+        r = manager_get_callable(session->manager, server->name, &found, failure);
         if (r < 0)
                 return r;
         if (session_get_pool(server, &server_pool) < 0)
@@ -317,6 +328,26 @@ static int get_hello(Session *session, SessionServer *server, McpHello *ret, Fai
         return 1;
 }
 
+/* A session on several servers is one to its client: what it is, and which of them is meant. */
+static int on_joined(Session *session, Ask *ask, method_handler handler, bool alone, Failure *failure) {
+        RpcInput routed = *ask->input;
+        Buffer text = {};
+        int r;
+
+        r = aggregate_route(session, &routed, ask->client, ask->method, &ask->server, &ask->hello, &text, failure);
+        if (r == 0 && ask->server && !alone)
+                r = get_hello(session, ask->server, &ask->hello, failure);
+        if (r == 1 && ask->server && ask->server->warming)
+                r = aggregate_wait(session, ask->input, ask->method, ask->server, failure);
+        if (r == 0) {
+                ask->input = &routed;
+                r = handler(session, ask, failure);
+        }
+
+        buffer_done(&text);
+        return r == AGGREGATE_DONE ? 0 : r;
+}
+
 int session_method(Session *session, const RpcInput *input, const McpClient *client, const char *method,
                    Failure *failure) {
         Ask ask = { .input = input, .client = client, .method = method, .server = &session->servers[0] };
@@ -327,6 +358,8 @@ int session_method(Session *session, const RpcInput *input, const McpClient *cli
                 i++;
 
         r = methods[i].prepare ? methods[i].prepare(session, &ask, failure) : 0;
+        if (r >= 0 && session->aggregate)
+                return on_joined(session, &ask, methods[i].handler, methods[i].alone, failure);
         if (r >= 0 && !methods[i].alone)
                 r = get_hello(session, ask.server, &ask.hello, failure);
         if (r != 0)

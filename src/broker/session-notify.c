@@ -1,6 +1,6 @@
 /* What workers say unasked: to the sessions that it concerns, and to no other */
 
-#include "broker/session-parts.h"
+#include "broker/aggregate.h"
 
 typedef struct News {
         ServerPool *pool;
@@ -35,6 +35,8 @@ static void on_list_changed(SessionServer *server, const News *news) {
         unsigned list = mcp_list_changed(news->method.text);
         SessionListen *listen;
 
+        if (server->session->aggregate)
+                aggregate_list_changed(server, list);
         if (server->session->mcp.era == MCP_ERA_LEGACY)
                 send_unsubscribed(server->session, news);
         TAILQ_FOREACH(listen, &server->session->listens, link)
@@ -56,22 +58,23 @@ static void on_resource_updated(SessionServer *server, const News *news) {
                         send_subscribed(listen, news);
 }
 
-/* A modern client says with each request how much it wants to hear of it. */
-static bool wants_log(const SessionServer *server, const Worker *worker, McpLevel level) {
+/* Between a legacy client and a legacy server the level is the connection's. Otherwise it is each request's, and what
+ * is said belongs to one: to a session that has such a request under way, and never to its neighbours. */
+static bool wants_log(const SessionServer *server, const News *news, McpLevel level) {
         const SessionCall *call;
 
-        if (server->session->mcp.era == MCP_ERA_LEGACY)
+        if (server->session->mcp.era == MCP_ERA_LEGACY && server->pool->pool->era == MCP_ERA_LEGACY)
                 return interests_want_log(server->pool, server, level);
 
         TAILQ_FOREACH(call, &server->session->calls, link)
-                if (call->request.worker == worker && call->client.level >= 0 && level >= call->client.level)
+                if (call->request.worker == news->worker && call->client.level >= 0 && level >= call->client.level)
                         return true;
 
         return false;
 }
 
 static void on_log(SessionServer *server, const News *news) {
-        if (wants_log(server, news->worker, mcp_level_read(json_get(news->params.text, "level"))))
+        if (wants_log(server, news, mcp_level_read(json_get(news->params.text, "level"))))
                 send_plain(server->session, news);
 }
 

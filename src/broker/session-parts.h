@@ -24,11 +24,14 @@ typedef struct SessionCall SessionCall;
 typedef struct SessionQuestion SessionQuestion;
 typedef struct SessionTask SessionTask;
 typedef struct SessionListen SessionListen;
+typedef struct Aggregate Aggregate;
 
 /* One server of a session */
 struct SessionServer {
         Session *session;
         Server *server;
+        char *name;
+        bool gone;        /* from the configuration, or not there yet: server isn't looked at */
         ServerPool *pool; /* NULL: not used yet */
         TAILQ_ENTRY(SessionServer) link;
 
@@ -88,7 +91,7 @@ struct SessionTask {
 struct SessionListen {
         TAILQ_ENTRY(SessionListen) link;
         Session *session;
-        SessionServer *server;
+        SessionServer *server; /* NULL: any of the session's */
         McpFilter filter;
         JsonTraits traits;
         unsigned n_due; /* subscriptions that aren't answered */
@@ -136,6 +139,7 @@ struct Session {
 
         SessionServer *servers;
         size_t n_servers;
+        Aggregate *aggregate; /* NULL: it is on one server alone */
 
         TAILQ_HEAD(, SessionCall) calls;
         TAILQ_HEAD(, HeldLine) held;
@@ -176,7 +180,8 @@ void session_sent(Session *session, int appended);
 
 /* session-input.c: what the client says */
 extern const LineHandlers session_input;
-void session_pump(Session *session); /* requests that were held go on */
+void session_pump(Session *session);                                /* requests that were held go on */
+void session_take(Session *session, const char *text, size_t size); /* one message of the client */
 
 /* session-error.c */
 void session_reply_result(Session *session, JsonPiece id, JsonPiece result);
@@ -223,7 +228,9 @@ void session_leave_tasks(Session *session);
 int session_method_of_tasks(Session *session, const SessionCallSpec *spec, Failure *failure);
 
 /* session-listen.c */
-int session_listen(Session *session, SessionServer *server, JsonSlice id, const McpParams *params, Failure *failure);
+/* server NULL: each uri at the server that has it */
+int session_listen(Session *session, SessionServer *server, const McpHello *hello, JsonSlice id,
+                   const McpParams *params, Failure *failure);
 SessionListen *session_find_listen(const Session *session, JsonSlice id);
 void session_listen_free(SessionListen *listen);
 void session_end_listens(Session *session); /* they are told so */
@@ -247,3 +254,4 @@ void session_question_withdraw(SessionQuestion *question, JsonSlice reason); /* 
 void session_answered(Session *session, const McpMessage *message);
 void session_asked_progress(Session *session, JsonSlice params, const JsonTraits *traits);
 void session_refuse_questions(Session *session, const char *why);
+void session_forget_pool(Session *session, const ServerPool *server_pool, const char *why);

@@ -87,6 +87,21 @@ void session_refuse_questions(Session *session, const char *why) {
                 session_call_fail(question->call, RPC_BROKER, why);
 }
 
+void session_forget_pool(Session *session, const ServerPool *server_pool, const char *why) {
+        SessionQuestion *question, *next_question;
+        SessionTask *task, *next_task;
+
+        TAILQ_FOREACH_SAFE(question, &session->questions, link, next_question) {
+                if (!question->worker || question->worker->pool != server_pool->pool || question->call)
+                        continue;
+                refuse(question->worker, question->worker_id, RPC_BROKER, why);
+                session_question_withdraw(question, (JsonSlice){ "\"the server was taken away\"", 27 });
+        }
+        TAILQ_FOREACH_SAFE(task, &session->tasks, link, next_task)
+                if (!task->clients && task->worker->pool == server_pool->pool)
+                        session_task_free(session, task);
+}
+
 static void note_asker(Server *server, const char *tool) {
         size_t place = server->n_askers % ASKERS_MAX;
 
@@ -107,26 +122,47 @@ static bool is_asker(const Server *server, const SessionCall *call) {
         return false;
 }
 
-/* The one session that has calls on the worker; only those of tools that ask count where askers is set. NULL where
- * there is none, or where there are several, which *ret_several tells. */
-static Session *only_caller(const Server *server, Worker *worker, bool askers, SessionCall **ret_call, unsigned *ret_n,
-                            bool *ret_several) {
+/* Which calls count for whom a request is for, from all to few */
+typedef enum Suspicion {
+        ANY_CALL,
+        CALLS_THAT_MAY_ASK, /* by their methods */
+        CALLS_THAT_ASK,     /* tools that were seen to */
+        _SUSPICION_MAX,
+} Suspicion;
+
+static bool counts(const Server *server, const SessionCall *call, Suspicion suspicion) {
+        switch (suspicion) {
+        case CALLS_THAT_MAY_ASK:
+                return mcp_method_asks(call->method) || streq(call->method, "tasks/result");
+        case CALLS_THAT_ASK:
+                return is_asker(server, call);
+        default:
+                return true;
+        }
+}
+
+/* The one session that has such calls on the worker. NULL where there is none, or where there are several, which
+ * *ret_several tells. */
+static Session *only_caller(const Server *server, Worker *worker, Suspicion suspicion, SessionCall **ret_call,
+                            unsigned *ret_n, bool *ret_several) {
         Session *session = NULL;
         Request *request;
 
         *ret_several = false;
+        *ret_call = NULL;
         *ret_n = 0;
         TAILQ_FOREACH(request, &worker->requests, link) {
                 SessionCall *call = session_call_of(request);
 
-                if (!call || (askers && !is_asker(server, call)))
+                if (!call || !counts(server, call, suspicion))
                         continue;
                 if (session && call->session != session) {
                         *ret_several = true;
                         return NULL;
                 }
                 session = call->session;
-                *ret_call = call;
+                if (!*ret_call || is_asker(server, call))
+                        *ret_call = call;
                 (*ret_n)++;
         }
 
@@ -167,16 +203,15 @@ static Session *find_asked(ServerPool *server_pool, Worker *worker, const McpMes
         if (session)
                 return session;
 
-        session = only_caller(server_pool->server, worker, /* askers= */ false, ret_call, &n, &several);
-        if (session) {
-                if (n == 1 && (*ret_call)->tool && !roots)
-                        note_asker(server_pool->server, (*ret_call)->tool);
-                return session;
-        }
-        if (several) {
-                session = only_caller(server_pool->server, worker, /* askers= */ true, ret_call, &n, &several);
-                if (session)
+        for (Suspicion suspicion = ANY_CALL; suspicion < _SUSPICION_MAX; suspicion++) {
+                session = only_caller(server_pool->server, worker, suspicion, ret_call, &n, &several);
+                if (session) {
+                        if (n == 1 && (*ret_call)->tool && !roots)
+                                note_asker(server_pool->server, (*ret_call)->tool);
                         return session;
+                }
+                if (!several)
+                        break;
         }
 
         *ret_call = NULL;

@@ -152,12 +152,13 @@ static void listed(SessionCall *call, const Outcome *outcome) {
 }
 
 /* The worker that has the session's tasks, if it still takes new ones: so that a list of them is one worker's. */
-static Worker *worker_of_tasks(const Session *session, bool takes_new) {
+static Worker *worker_of_tasks(const Session *session, const SessionServer *server, bool takes_new) {
         Worker *worker = NULL;
         SessionTask *task;
 
         TAILQ_FOREACH(task, &session->tasks, link)
-                if (!task->clients && (!takes_new || task->worker->state == WORKER_READY))
+                if (!task->clients && server->pool && task->worker->pool == server->pool->pool &&
+                    (!takes_new || task->worker->state == WORKER_READY))
                         worker = task->worker;
 
         return worker;
@@ -173,13 +174,13 @@ int session_method_of_tasks(Session *session, const SessionCallSpec *spec, Failu
                         return failure_set(failure, FAILURE_UNAVAILABLE,
                                            "A session may have %d tasks, and all of these are running",
                                            SESSION_TASKS_MAX);
-                call.pinned = worker_of_tasks(session, /* takes_new= */ true);
+                call.pinned = worker_of_tasks(session, spec->server, /* takes_new= */ true);
                 call.done = created;
                 return session_call_start(session, &call, failure);
         }
 
         if (streq(spec->method, "tasks/list")) {
-                call.pinned = worker_of_tasks(session, /* takes_new= */ false);
+                call.pinned = worker_of_tasks(session, spec->server, /* takes_new= */ false);
                 call.done = listed;
                 if (call.pinned)
                         return session_call_start(session, &call, failure);

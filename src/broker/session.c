@@ -6,7 +6,10 @@
 
 #include "base/cork.h"
 #include "base/log.h"
-#include "broker/session-parts.h"
+#include "broker/aggregate.h"
+
+#define JOINED_LINE_MAX ((size_t)16 << 20) /* what a server's limits are where its file says nothing */
+#define JOINED_DEPTH 64
 
 static void schedule(Manager *manager) {
         (void)sd_event_source_set_enabled(manager->sessions_source, SD_EVENT_ONESHOT);
@@ -14,6 +17,7 @@ static void schedule(Manager *manager) {
 
 void session_leave_pool(SessionServer *server) {
         ServerPool *server_pool = server->pool;
+        SessionListen *listen;
 
         if (!server_pool)
                 return;
@@ -22,6 +26,8 @@ void session_leave_pool(SessionServer *server) {
                 pool_cancel(&server->warm_up, "the session has ended");
         server->warming = false;
         interests_leave(server_pool, server);
+        TAILQ_FOREACH(listen, &server->session->listens, link)
+                interests_leave(server_pool, listen);
         TAILQ_REMOVE(&server_pool->sessions, server, link);
         if (server_pool->starter == server)
                 server_pool->starter = NULL;
@@ -33,6 +39,8 @@ void session_leave_pool(SessionServer *server) {
 static void leave_servers(Session *session) {
         SessionCall *call;
 
+        if (session->aggregate)
+                aggregate_abandon(session);
         while ((call = TAILQ_FIRST(&session->calls)))
                 session_call_cancel(call, "the session has ended");
         session_refuse_questions(session, "the session has ended");
@@ -42,6 +50,21 @@ static void leave_servers(Session *session) {
 
         for (size_t i = 0; i < session->n_servers; i++)
                 session_leave_pool(&session->servers[i]);
+}
+
+/* One of several is taken away: nothing of it is left in the session. */
+static void lose_server(SessionServer *server, const char *reason) {
+        Session *session = server->session;
+        SessionCall *call, *next;
+
+        TAILQ_FOREACH_SAFE(call, &session->calls, link, next)
+                if (call->server == server)
+                        session_call_fail(call, RPC_BROKER, reason);
+        if (server->pool)
+                session_forget_pool(session, server->pool, reason);
+        session_leave_pool(server);
+        failure_done(&server->cold);
+        aggregate_server_gone(session, server);
 }
 
 static Session *session_free(Session *session) {
@@ -58,8 +81,11 @@ static Session *session_free(Session *session) {
                 free(held);
         }
         stream_free(session->stream);
-        for (size_t i = 0; i < session->n_servers; i++)
+        aggregate_free(session);
+        for (size_t i = 0; i < session->n_servers; i++) {
                 failure_done(&session->servers[i].cold);
+                free(session->servers[i].name);
+        }
         for (size_t i = 0; i < SESSION_ELICITATIONS_MAX; i++)
                 free(session->elicitations[i]);
         free(session->info);
@@ -100,7 +126,7 @@ static void end(Session *session) {
 
 void session_update(Session *session) {
         if (session->state == SESSION_ENDED && TAILQ_EMPTY(&session->calls) && TAILQ_EMPTY(&session->held) &&
-            TAILQ_EMPTY(&session->replies) && stream_unsent(session->stream) == 0)
+            TAILQ_EMPTY(&session->replies) && !aggregate_waits(session) && stream_unsent(session->stream) == 0)
                 session_close(session, session->ending ?: "");
 
         stream_set_reading(session->stream, session->state == SESSION_OPEN && session->held_bytes <= SESSION_HELD_MAX &&
@@ -219,6 +245,8 @@ int session_get_pool(SessionServer *server, ServerPool **ret) {
                         return r;
                 server->pool = *ret;
                 TAILQ_INSERT_TAIL(&server->pool->sessions, server, link);
+                if (server->session->aggregate)
+                        aggregate_joined(server);
         }
 
         *ret = server->pool;
@@ -228,7 +256,7 @@ int session_get_pool(SessionServer *server, ServerPool **ret) {
 bool session_hello(const SessionServer *server, McpHello *ret) {
         const Pool *pool = server->pool ? server->pool->pool : NULL;
 
-        *ret = (McpHello){ .name = server->server->config->name };
+        *ret = (McpHello){ .name = server->name };
         if (!pool)
                 return false;
 
@@ -251,6 +279,13 @@ static int make_client(Session *session, const Client *opener) {
                 return -ENOMEM;
 
         client->uid = opener->uid;
+        client->gids = new0(gid_t, opener->n_gids + 1);
+        if (!client->gids) {
+                client_free(client);
+                return -ENOMEM;
+        }
+        memcpy(client->gids, opener->gids ?: client->gids, opener->n_gids * sizeof(gid_t));
+        client->n_gids = opener->n_gids;
         TAILQ_INSERT_TAIL(&session->manager->clients, client, link);
         session->client = client;
         for (size_t i = 0; i < session->n_servers; i++)
@@ -262,8 +297,9 @@ static int make_client(Session *session, const Client *opener) {
 
 /* What a client may write in a line, and how deep, is what its servers may. */
 static size_t take_limits(Session *session) {
-        size_t line_max = 0;
+        size_t line_max = session->aggregate ? JOINED_LINE_MAX : 0;
 
+        session->depth = session->aggregate ? JOINED_DEPTH : 0;
         for (size_t i = 0; i < session->n_servers; i++) {
                 const ServerConfig *config = session->servers[i].server->config;
 
@@ -278,13 +314,23 @@ static int fill(Session *session, const SessionSpec *spec, int input, int output
         sd_id128_t id;
         int r;
 
-        session->servers = new0(SessionServer, spec->n_servers);
-        r = session->servers ? sd_id128_randomize(&id) : -ENOMEM;
+        session->n_servers = spec->n_servers;
+        r = spec->joined ? aggregate_new(session, spec->all) : 0;
+        session->servers = new0(SessionServer, (session->aggregate ? session->aggregate->room : spec->n_servers) + 1);
+        if (!session->servers) {
+                session->n_servers = 0;
+                r = -ENOMEM;
+        }
+        for (size_t i = 0; i < session->n_servers && r >= 0; i++) {
+                session->servers[i] = (SessionServer){ .session = session,
+                                                       .server = spec->servers[i],
+                                                       .name = strdup(spec->servers[i]->config->name) };
+                r = session->servers[i].name ? 0 : -ENOMEM;
+        }
+        if (r >= 0)
+                r = sd_id128_randomize(&id);
         if (r >= 0) {
                 sd_id128_to_string(id, session->id);
-                for (size_t i = 0; i < spec->n_servers; i++)
-                        session->servers[i] = (SessionServer){ .session = session, .server = spec->servers[i] };
-                session->n_servers = spec->n_servers;
                 r = stream_new(session->manager->event, input, output, take_limits(session), stream_handlers(), session,
                                &session->stream);
         } else {
@@ -335,7 +381,7 @@ int session_open(Manager *manager, const SessionSpec *spec, const char **ret_id,
         }
 
         log_debug("session %s: opened by uid %u on %s%s", session->id, (unsigned)session->client->uid,
-                  session->n_servers > 0 ? session->servers[0].server->config->name : "nothing",
+                  session->n_servers > 0 ? session->servers[0].name : "nothing",
                   session->n_servers > 1 ? " and others" : "");
         *ret_id = session->id;
         return 0;
@@ -396,6 +442,18 @@ void sessions_server_gone(Server *server, const char *reason) {
 
         TAILQ_FOREACH(session, &server->manager->sessions, link)
                 for (size_t i = 0; i < session->n_servers; i++)
-                        if (session->servers[i].server == server)
+                        if (session->servers[i].gone || session->servers[i].server != server)
+                                continue;
+                        else if (session->aggregate && session->state != SESSION_CLOSED)
+                                lose_server(&session->servers[i], reason);
+                        else
                                 session_close(session, reason);
+}
+
+void sessions_server_came(Server *server) {
+        Session *session;
+
+        TAILQ_FOREACH(session, &server->manager->sessions, link)
+                if (session->aggregate && session->state != SESSION_CLOSED)
+                        aggregate_server_came(session, server);
 }

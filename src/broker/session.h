@@ -10,6 +10,8 @@ typedef struct SessionSpec {
         bool attached;  /* it ends with its opener, who is told of its end */
         Server *const *servers;
         size_t n_servers;
+        bool joined;       /* they are one to its client, be it one alone */
+        bool all;          /* likewise, and those that the configuration gets later join it */
         int input, output; /* as stream_new()'s; taken, also on failure */
 } SessionSpec;
 
@@ -26,6 +28,7 @@ void sessions_drain(Manager *manager); /* what was asked is answered, then they 
 void sessions_pump(Manager *manager);  /* a call has ended: others may go on */
 void sessions_client_gone(Manager *manager, Client *client);
 void sessions_server_gone(Server *server, const char *reason);
+void sessions_server_came(Server *server);
 
 /* What a pool's workers do */
 bool sessions_request(ServerPool *server_pool, Worker *worker, const McpMessage *message);

@@ -53,6 +53,8 @@ typedef struct Question {
 
 bool authorize_asks(Service *service, const Server *server); /* whether polkit decides on the caller's use of it */
 
+bool authorize_known(void *service, const Client *client, const Server *server); /* it may, and polkit needn't say so */
+
 /* The tool that the params of a tools/call name, where polkit decides on it; owned by the caller. *ret is NULL where it
  * doesn't, and where the params are no good, which is said when they are checked. Negative with error set, and recorded
  * in the log, where the tool can't be told. */
@@ -63,6 +65,11 @@ int authorize_tool(Service *service, const Server *server, const char *method, c
  * held until it has answered; or negative with error set, and recorded in the log. */
 int authorize_use(Service *service, sd_bus_message *message, const Server *server, const Question *questions,
                   size_t n_questions, sd_bus_error *error);
+
+/* The same for several servers at once, for the method: 1: the caller may use all of them. choose: 1: those that it may
+ * use without somebody being asked stand first, *n_servers of them. */
+int authorize_servers(Service *service, sd_bus_message *message, Server **servers, size_t *n_servers, bool choose,
+                      const char *method, sd_bus_error *error);
 int authorize_manage(Service *service, sd_bus_message *message, const Question *question, sd_bus_error *error);
 
 /* All of that for one call of a server, which has to be there. question->tool: where it is said beside params. params:

@@ -11,26 +11,54 @@
 #include "bus/objects.h"
 #include "bus/peers.h"
 
-#define OPTIONS_MAX 16
+#define SERVERS_MAX 256 /* of one session */
 
-/* No option is known yet; one that isn't is an error, so that it can mean something later. */
-static int read_options(sd_bus_message *message, sd_bus_error *error) {
+/* What a caller asks for, and the servers that it gets */
+typedef struct Wanted {
+        const char *name; /* "": several */
+        char **names;     /* owned, as the strings in it are; NULL: all that it may use */
+        Server *servers[SERVERS_MAX];
+        size_t n_servers;
+} Wanted;
+
+static void wanted_done(Wanted *wanted) {
+        strings_free(wanted->names);
+}
+
+static int read_option(sd_bus_message *message, const char *key, Wanted *wanted, sd_bus_error *error) {
+        if (!streq(key, "servers"))
+                return sd_bus_error_setf(error, BUS_ERROR("InvalidArguments"), "There is no option %s", key);
+        if (*wanted->name || wanted->names)
+                return sd_bus_error_set(error, BUS_ERROR("InvalidArguments"),
+                                        "The option servers is for a session on several, whose server is \"\"");
+
+        return sd_bus_message_read_strv(message, &wanted->names);
+}
+
+/* An option that isn't known is an error, so that it can mean something later. */
+static int read_options(sd_bus_message *message, Wanted *wanted, sd_bus_error *error) {
         const char *key;
         int r;
 
         r = sd_bus_message_enter_container(message, 'a', "{sv}");
-        if (r < 0)
-                return r;
-        r = sd_bus_message_enter_container(message, 'e', "sv");
-        if (r < 0)
-                return r;
-        if (r == 0)
-                return sd_bus_message_exit_container(message);
+        while (r >= 0 && (r = sd_bus_message_enter_container(message, 'e', "sv")) > 0) {
+                r = sd_bus_message_read(message, "s", &key);
+                if (r >= 0 && !streq(key, "servers"))
+                        return read_option(message, key, wanted, error);
+                if (r >= 0)
+                        r = sd_bus_message_enter_container(message, 'v', "as");
+                if (r == -ENXIO)
+                        return sd_bus_error_setf(error, BUS_ERROR("InvalidArguments"),
+                                                 "The option %s has to be an array of strings", key);
+                if (r >= 0)
+                        r = read_option(message, key, wanted, error);
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(message);
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(message);
+        }
 
-        r = sd_bus_message_read(message, "s", &key);
-        if (r < 0)
-                return r;
-        return sd_bus_error_setf(error, BUS_ERROR("InvalidArguments"), "There is no option %s", key);
+        return r < 0 ? r : sd_bus_message_exit_container(message);
 }
 
 /* There descriptors aren't passed, in neither direction (private.c). */
@@ -43,9 +71,7 @@ static int check_connection(const Service *service, sd_bus_error *error) {
                                         : 0;
 }
 
-/* The server, once the caller may use it: 1; 0: polkit is asked. */
-static int enter(Service *service, sd_bus_message *message, const char *name, const char *method, Server **ret,
-                 sd_bus_error *error) {
+static int find(Service *service, const char *name, const char *method, Server **ret, sd_bus_error *error) {
         Question question = { .server = name, .method = method };
         Failure failure = {};
         int r;
@@ -55,30 +81,73 @@ static int enter(Service *service, sd_bus_message *message, const char *name, co
                 r = failure_set(&failure, FAILURE_INVALID_ARGUMENTS,
                                 "Server %s has no sessions: that is for MCP servers, and its protocol is %s", name,
                                 server_protocol_to_string((*ret)->config->protocol));
-        if (r < 0) {
-                authorize_record(service, &question, failure.code);
-                return bus_error_set_failure(error, &failure);
+        if (r >= 0)
+                return 0;
+
+        authorize_record(service, &question, failure.code);
+        return bus_error_set_failure(error, &failure);
+}
+
+static int add(Wanted *wanted, Server *server, sd_bus_error *error) {
+        for (size_t i = 0; i < wanted->n_servers; i++)
+                if (wanted->servers[i] == server)
+                        return sd_bus_error_setf(error, BUS_ERROR("InvalidArguments"), "Server %s is named twice",
+                                                 server->config->name);
+        if (wanted->n_servers >= SERVERS_MAX)
+                return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
+                                         "A session can be on %d servers: name those that are wanted (option servers)",
+                                         SERVERS_MAX);
+
+        wanted->servers[wanted->n_servers++] = server;
+        return 0;
+}
+
+/* The servers, once the caller may use them: 1; 0: polkit is asked. Of all servers those count that it may use without
+ * a confirmation. */
+static int enter(Service *service, sd_bus_message *message, Wanted *wanted, const char *method, sd_bus_error *error) {
+        Question question = { .server = wanted->name, .method = method };
+        Server *server;
+        int r = 0;
+
+        if (*wanted->name) {
+                r = find(service, wanted->name, method, &wanted->servers[0], error);
+                wanted->n_servers = 1;
+                return r < 0 ? r : authorize_use(service, message, wanted->servers[0], &question, 1, error);
         }
 
-        return authorize_use(service, message, *ret, &question, 1, error);
+        for (char **name = wanted->names; name && *name && r >= 0; name++) {
+                r = find(service, *name, method, &server, error);
+                if (r >= 0)
+                        r = add(wanted, server, error);
+        }
+        if (!wanted->names)
+                TAILQ_FOREACH(server, &service->manager->servers, link)
+                        if (r >= 0 && !server->gone && !server->config->disabled &&
+                            server->config->protocol == SERVER_PROTOCOL_MCP)
+                                r = add(wanted, server, error);
+        if (r < 0)
+                return r;
+
+        return authorize_servers(service, message, wanted->servers, &wanted->n_servers, /* choose= */ !wanted->names,
+                                 method, error);
 }
 
 int method_open_session(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         _cleanup_(closep) int theirs = -EBADF, input = -EBADF, output = -EBADF;
+        _cleanup_(wanted_done) Wanted wanted = {};
         Service *service = userdata;
-        const char *name, *id;
         Failure failure = {};
-        Server *server;
+        const char *id;
         int ends[2], r;
 
-        r = sd_bus_message_read(message, "s", &name);
+        r = sd_bus_message_read(message, "s", &wanted.name);
         if (r >= 0)
-                r = read_options(message, error);
+                r = read_options(message, &wanted, error);
         if (r >= 0)
                 r = check_connection(service, error);
         if (r < 0)
                 return r;
-        r = enter(service, message, name, "OpenSession", &server, error);
+        r = enter(service, message, &wanted, "OpenSession", error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -92,8 +161,10 @@ int method_open_session(sd_bus_message *message, void *userdata, sd_bus_error *e
 
         r = session_open(service->manager,
                          &(SessionSpec){ .opener = service->caller,
-                                         .servers = &server,
-                                         .n_servers = 1,
+                                         .servers = wanted.servers,
+                                         .n_servers = wanted.n_servers,
+                                         .joined = !*wanted.name,
+                                         .all = !*wanted.name && !wanted.names,
                                          .input = TAKE_FD(input),
                                          .output = TAKE_FD(output) },
                          &id, &failure);
@@ -106,15 +177,15 @@ int method_open_session(sd_bus_message *message, void *userdata, sd_bus_error *e
 
 int method_attach_session(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         _cleanup_(closep) int own_input = -EBADF, own_output = -EBADF;
+        _cleanup_(wanted_done) Wanted wanted = {};
         Service *service = userdata;
-        const char *name, *id, *unfit;
+        const char *id, *unfit;
         Failure failure = {};
         int input, output, r;
-        Server *server;
 
-        r = sd_bus_message_read(message, "shh", &name, &input, &output);
+        r = sd_bus_message_read(message, "shh", &wanted.name, &input, &output);
         if (r >= 0)
-                r = read_options(message, error);
+                r = read_options(message, &wanted, error);
         if (r >= 0)
                 r = check_connection(service, error);
         if (r < 0)
@@ -130,7 +201,7 @@ int method_attach_session(sd_bus_message *message, void *userdata, sd_bus_error 
                 return sd_bus_error_setf(error, BUS_ERROR("InvalidArguments"),
                                          "The session can't be attached, %s: pipes and Unix stream sockets can be",
                                          unfit);
-        r = enter(service, message, name, "AttachSession", &server, error);
+        r = enter(service, message, &wanted, "AttachSession", error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -142,8 +213,10 @@ int method_attach_session(sd_bus_message *message, void *userdata, sd_bus_error 
         r = session_open(service->manager,
                          &(SessionSpec){ .opener = service->caller,
                                          .attached = true,
-                                         .servers = &server,
-                                         .n_servers = 1,
+                                         .servers = wanted.servers,
+                                         .n_servers = wanted.n_servers,
+                                         .joined = !*wanted.name,
+                                         .all = !*wanted.name && !wanted.names,
                                          .input = TAKE_FD(own_input),
                                          .output = TAKE_FD(own_output) },
                          &id, &failure);

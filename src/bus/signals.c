@@ -317,6 +317,7 @@ const ManagerHandlers signals_handlers = {
         .server_added = on_server_added,
         .server_removed = on_server_removed,
         .server_changed = on_server_changed,
+        .may_use = authorize_known,
         .tools_changed = on_tools_changed,
         .workers_changed = on_workers_changed,
         .worker_added = on_worker_added,

@@ -63,6 +63,21 @@ static int status_call_tool(Cli *cli, const char *server, const char *tool, cons
         return status;
 }
 
+/* A tool that was called without arguments, and failed: what it wants. */
+static void tell_required(Cli *cli, const char *server, const char *tool) {
+        _cleanup_(freep) char *arguments = NULL;
+        ToolTable table = {};
+        const ToolInfo *info;
+
+        output_silence(true);
+        (void)status_fetch_tools(cli, server, &table);
+        output_silence(false);
+        info = tools_find(&table, tool);
+        if (info)
+                (void)status_typed_arguments(tool, schema_open(info->schema), 0, NULL, &arguments);
+        tools_done(&table);
+}
+
 int verb_call(Cli *cli, int argc, char *argv[]) {
         _cleanup_(freep) char *arguments = NULL, *result = NULL;
         int status;
@@ -72,6 +87,9 @@ int verb_call(Cli *cli, int argc, char *argv[]) {
                 status = status_call_tool(cli, argv[1], argv[2], arguments, &result);
         if (status == STATUS_OK)
                 status = status_show_result(cli, result);
+        if ((status == STATUS_TOOL || status == STATUS_REMOTE) && argc == 3 && !cli->json && !cli->quiet)
+                tell_required(cli, argv[1], argv[2]);
+
         return status;
 }
 

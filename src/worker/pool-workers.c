@@ -193,7 +193,7 @@ static unsigned launches_needed(Pool *pool) {
         Worker *worker;
 
         TAILQ_FOREACH(worker, &pool->workers, link)
-                if (pool_counts(pool, worker) && worker->state == WORKER_STARTING)
+                if (pool_counts(pool, worker) && (worker->state == WORKER_STARTING || worker->n_unapproved > 0))
                         coming += concurrency;
 
         if (n_queued > coming)

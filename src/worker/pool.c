@@ -151,7 +151,10 @@ static Worker *choose_worker(Pool *pool, const Request *request) {
         Worker *worker, *best = NULL;
 
         if (request->pinned)
-                return worker_available_pinned(request->pinned) ? request->pinned : NULL;
+                return worker_available_pinned(request->pinned) &&
+                                       (request->pinned->n_unapproved == 0 || request->approves)
+                               ? request->pinned
+                               : NULL;
 
         TAILQ_FOREACH(worker, &pool->workers, link)
                 if (worker->config == pool->config && worker_available(worker) &&
@@ -324,7 +327,8 @@ int pool_submit(Pool *pool, Request *request, Failure *failure) {
         if (pool->n_workers == 0 && pool_failing(pool))
                 return pool_refuse_failing(pool, failure);
 
-        if (pool->n_queued + pool->n_in_flight >= config->pool.max * concurrency + config->pool.queue &&
+        if (!request->approves &&
+            pool->n_queued + pool->n_in_flight >= config->pool.max * concurrency + config->pool.queue &&
             !yield_place(pool, request))
                 return failure_set(
                         failure, FAILURE_LIMITS_EXCEEDED,

@@ -44,6 +44,7 @@ struct Request {
         bool large;              /* its result may stand in a file */
         uint64_t timeout;        /* usec; 0: timeouts.call */
         Worker *pinned;          /* only this worker will do: the request fails when it goes */
+        bool approves;           /* also where the worker isn't approved of: by this it will be */
         bool asks;               /* it may ask back: no worker gets such requests of two callers at a time */
         void (*done)(Request *request, const Outcome *outcome);
         void (*progress)(Request *request, JsonSlice params, const JsonTraits *traits); /* optional */

@@ -80,6 +80,7 @@ ServerConfig *server_config_unref(ServerConfig *config) {
         strings_free(config->environment);
         free(config->cwd);
         strings_free(config->preload);
+        strings_free(config->tools_digest);
         free(config->sandbox);
         free(config->access.uids);
         free(config->access.gids);

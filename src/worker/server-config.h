@@ -63,6 +63,7 @@ typedef struct ServerConfig {
         ServerScope scope;
         McpEra era;
         ServerLists lists;
+        char **tools_digest; /* of its tools, one of these; NULL: it may have any */
         bool idempotent;
 
         struct {

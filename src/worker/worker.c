@@ -165,7 +165,7 @@ bool worker_available(const Worker *worker) {
         unsigned concurrency = server_config_per_call(worker->config) ? 1 : worker->config->pool.concurrency;
 
         return worker->state == WORKER_READY && !worker->hung_up && worker->n_requests < concurrency &&
-               !worker->suspect && !channel_blocked(worker->channel) &&
+               !worker->suspect && worker->n_unapproved == 0 && !channel_blocked(worker->channel) &&
                !(server_config_per_call(worker->config) && worker->calls > 0) &&
                (worker->wire != &lines_protocol || channel_quiet(worker->channel));
 }

@@ -80,6 +80,7 @@ struct Worker {
         uint64_t worn_at;              /* since; usec, CLOCK_MONOTONIC */
         bool succeeds;                 /* it was started for one that was, and that has been told to leave */
         bool accounted;                /* its failure has been told to those who waited for it */
+        unsigned n_unapproved;         /* it gets no call before its owner has looked at it so often */
         bool suspect;                  /* a call was given up: it has to answer a ping first */
 
         Spill *spill;          /* the long line that it writes just now, where one can be an answer in a file */

@@ -186,6 +186,25 @@ static void test_everything(void) {
         reading_done(&reading);
 }
 
+static void test_reset_is_recycled(void) {
+        static const struct {
+                const char *text;
+                uint64_t calls;
+        } cases[] = {
+                { "{\"command\":\"x\",\"executor\":true,\"isolation\":\"reset\"}", 1000 },
+                { "{\"command\":\"x\",\"executor\":true,\"isolation\":\"reset\",\"recycle\":{\"calls\":0}}", 0 },
+                { "{\"command\":\"x\",\"executor\":true,\"isolation\":\"fork\"}", 0 },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                Reading reading = read_bytes("x", cases[i].text, strlen(cases[i].text));
+
+                assert_number(reading.n, 1);
+                assert_number(reading.servers[0]->recycle.calls, cases[i].calls);
+                reading_done(&reading);
+        }
+}
+
 static void test_map(void) {
         const char *text =
                 "{\"mcpServers\":{\n\"b\":{\"command\":\"/bin/b\"},\n\"a\":{\"command\":\"a\",\"name\":\"c\"}}}";
@@ -742,6 +761,7 @@ static void test_describe_worker(void) {
 int main(void) {
         test_smallest();
         test_everything();
+        test_reset_is_recycled();
         test_map();
         test_map_problems();
         test_not_json();

@@ -227,6 +227,30 @@ static void test_done_while_charged(void) {
         quota_done(&quota);
 }
 
+static void test_sessions(void) {
+        Quota quota;
+        Failure failure = {};
+
+        quota_init(&quota);
+        quota.settings.limits.sessions_per_user = 2;
+        quota.settings.limits.sessions = 3;
+        assert_number(quota_charge_session(&quota, 1, &failure), 0);
+        assert_number(quota_charge_session(&quota, 1, &failure), 0);
+        assert_exceeded(quota_charge_session(&quota, 1, &failure), failure, "sessions_per_user");
+        assert_number(quota_charge_session(&quota, 2, &failure), 0);
+        assert_exceeded(quota_charge_session(&quota, 2, &failure), failure, "sessions");
+        quota_release_session(&quota, 1);
+        assert_number(quota_charge_session(&quota, 2, &failure), 0);
+        assert_number(quota.sessions, 3);
+
+        quota_release_session(&quota, 1);
+        quota_release_session(&quota, 2);
+        quota_release_session(&quota, 2);
+        assert_number(quota.sessions, 0);
+        assert_unused(&quota);
+        quota_done(&quota);
+}
+
 static void test_jobs(void) {
         Quota quota;
         Failure failure = {};
@@ -277,6 +301,7 @@ int main(void) {
         test_queued_bytes();
         test_limits_shrink();
         test_workers();
+        test_sessions();
         test_calls_and_workers();
         test_done_while_charged();
         test_jobs();

@@ -5,6 +5,7 @@ Each program is called as `call SERVER TOOL ARGUMENTS...`, and has to do what th
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -23,7 +24,8 @@ DOCUMENT = REPO / "docs/clients.md"
 SECTIONS = sections(DOCUMENT.read_text())
 FILES = {name: text for section in SECTIONS for _, name, text in section.of("file")}
 PROGRAMS = ["call.c", "call-jeepney.py", "call-dasbus.py", "call-dbus.py", "call.js", "call.cjs", "call.go", "main.rs"]
-CONFIGURATIONS = ["claude_desktop_config.json", "mcp.json", "settings.json", "config.toml", "time.yaml", "config.yaml", "opencode.json", "several.json"]
+CONFIGURATIONS = ["claude_desktop_config.json", "mcp.json", "settings.json", "config.toml", "time.yaml", "config.yaml", "opencode.json",
+                  "several.json"]
 NAME = "org.example.McpExec.Error."
 
 
@@ -218,8 +220,8 @@ def test_shell(service, section, tmp_path):
 
     for _, command, output in section.of("command"):
         environment = {**environment_of(service), "HOME": str(home), "PATH": f"{BUILD / 'src'}:{os.environ['PATH']}"}
-        done = subprocess.run(["bash", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=home,
-                              timeout=60 * SLOWNESS, env=environment)
+        done = subprocess.run(["bash", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              cwd=home, timeout=60 * SLOWNESS, env=environment)
         printed = done.stdout.rstrip("\n")
         assert expected(output).fullmatch(printed), f"$ {command}\n{printed}\n--- is not ---\n" + "\n".join(output)
 
@@ -286,3 +288,19 @@ def test_nothing_is_left_out():
     assert set(FILES) == {*PROGRAMS, *CONFIGURATIONS, "config.json"}
     text = DOCUMENT.read_text()
     assert "```" not in text and "\t" not in text
+
+
+def test_each_error_is_explained():
+    real = re.findall(r'X\(\w+, "(\w+)"\)', (REPO / "src/worker/failure.h").read_text())
+    table = DOCUMENT.read_text().partition("| error | what to do |")[2].partition("\n\n")[0]
+    assert [name for name in real if not re.search(rf"\b{name}\b", table)] == []
+
+
+def test_the_private_socket_will_do(make_service, program):
+    """A program's session bus is that."""
+    service = make_service(private=True)
+    service.obedient()
+    service.run_directly()
+    environment = {**environment_of(service), "DBUS_SESSION_BUS_ADDRESS": service.private_address}
+    done = run([*program, "obedient", "echo", '{"message": "one"}', '{"message": "two"}'], env=environment)
+    assert done.returncode == 0 and "one" in done.stdout and "two" in done.stdout, done

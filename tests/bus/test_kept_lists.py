@@ -8,6 +8,7 @@ import pytest
 
 from real_servers import needs_npm, stateless
 from service import PYTHON, REPO
+from session import Session
 from waiting import eventually
 
 STATELESS = REPO / "tests/workers/stateless.py"
@@ -180,3 +181,68 @@ def test_tools_that_come_and_go_are_named(service, caller):
     caller.call_tool("obedient", "learn", {"name": "learnt"})
     eventually(lambda: "learnt" in names(caller, "obedient"), "the new tool is listed")
     assert "last listed: new: learnt" in service.log_text()
+
+
+def test_what_a_static_server_says_of_itself_outlives_the_service(service, caller):
+    """A session is greeted, and listed to, before anything is started."""
+    obedient(service, lists="static")
+    first = Session.open(caller, "obedient")
+    greeting, listed = first.initialize(), first.request("tools/list")
+    first.close()
+    caller.list_tools("obedient")
+    start_anew(service)
+
+    session = Session.open(caller, "obedient")
+    assert session.initialize() == greeting
+    assert starts(service) == 1
+    assert session.request("tools/list") == listed
+    assert session.tool_text("echo", message="hi") == "hi"
+    assert starts(service) == 2
+    session.close()
+
+    start_anew(service)
+    joined = Session.open(caller, "")
+    assert joined.initialize()["capabilities"]["tools"]
+    assert "obedient__echo" in [tool["name"] for tool in joined.request("tools/list")["tools"]]
+    assert starts(service) == 2 and caller.workers() == []
+    joined.close()
+
+
+def test_a_kept_greeting_of_the_stateless_era(service, caller):
+    service.server("stateless", PYTHON, STATELESS, "--public", era="modern")
+    names(caller, "stateless")
+    start_anew(service)
+    session = Session.open(caller, "stateless")
+    session.initialize()
+    assert caller.workers() == []
+    session.close()
+
+
+def test_another_client_has_another_greeting(service, caller):
+    """A legacy server may offer more to a client that can do more."""
+    obedient(service, lists="static")
+    session = Session.open(caller, "obedient")
+    session.initialize()
+    session.close()
+    start_anew(service)
+    session = Session.open(caller, "obedient")
+    session.initialize(sampling={})
+    assert starts(service) == 2
+    session.close()
+
+
+def test_tools_that_changed_are_told_where_a_session_lists_them(service, caller):
+    def change(description):
+        script = service.folder / "server.py"
+        script.write_text(STATELESS.read_text().replace(
+            '{"name": f"tool-{os.getpid()}", ', f'{{"name": "tool", "description": {json.dumps(description)}, '))
+        service.server("adds", PYTHON, script, era="modern")
+        session = Session.open(caller, "adds")
+        session.initialize()
+        session.request("tools/list")
+        session.close()
+
+    change("Adds numbers")
+    start_anew(service)
+    change("Adds numbers, and more")
+    assert "last listed: defined otherwise: tool" in service.log_text()

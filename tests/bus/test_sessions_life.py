@@ -61,7 +61,7 @@ def test_an_attached_session_tells_its_end(service, caller):
     session.finish()
     session.until_closed()
     eventually(lambda: closed.seen)
-    assert [(seen[1], bool(seen[2])) for seen in closed.seen] == [(id, True)]
+    assert [(seen[1], seen[2]) for seen in closed.seen] == [(id, "")], "its own wish is no reason"
     settle(0.1)
     assert not other.seen
     session.close()
@@ -108,6 +108,14 @@ def test_servers_that_have_no_sessions(service, caller):
         session.initialize()
     assert refusal.error.data["error"] == "org.example.McpExec.Error.LaunchFailed"
     session.close()
+
+
+def test_the_private_socket_passes_no_descriptors(make_service):
+    service = make_service(private=True)
+    service.obedient()
+    service.run_directly()
+    with fails("InvalidArguments", "on the bus"):
+        Session.open(service.private_caller(), "obedient")
 
 
 def test_so_many_sessions(service, caller):

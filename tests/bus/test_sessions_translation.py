@@ -204,6 +204,21 @@ def test_levels(stateless_server, legacy):
     assert session.notices[0]["params"] == {"level": "error", "data": "log"}
 
 
+def test_what_is_logged_for_one_client_isnt_told_to_others(stateless_server, legacy, modern):
+    session, idle, quiet = legacy(stateless_server), legacy(stateless_server), modern(stateless_server)
+    loud = modern(stateless_server)
+    for other in (session, idle):
+        other.request("logging/setLevel", {"level": "debug"})
+    quiet.tool("echo", message="x")
+    loud.tool("log", {META + "logLevel": "debug"}, level="info")
+    loud.session.until(lambda: loud.session.notices, "the message")
+    session.tool("log", level="info")
+    assert len(session.notices) == 1
+    for other in (idle, quiet.session):
+        other.tool("echo", message="behind it") if other is idle else quiet.tool("echo", message="behind it")
+        assert other.notices == []
+
+
 # Subscriptions
 
 def test_a_legacy_client_hears_of_changes_of_a_modern_server(stateless_server, legacy):

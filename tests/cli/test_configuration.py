@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import stat
 
 import pytest
+
+from service import REPO
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +58,15 @@ def test_check_warns_of_a_command_that_isnt_there(cli):
     assert "in the PATH of workers, ~/.local/bin:/usr/local/bin" in result.err
     assert "1 server, 1 warning\n" in cli("check", "a.json").out
     assert "~" not in cli("check", "--system", "a.json").err
+
+
+def test_the_examples_of_the_reference_are_right(cli):
+    text = (REPO / "docs/configuration.md").read_text()
+    blocks = [re.sub(r"(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^    .*\n)+", text)]
+    assert len(blocks) >= 3
+    for block in blocks:
+        (cli.home / "example.json").write_text(block)
+        assert cli("check", "example.json").status == 0, block
 
 
 CLIENT = {

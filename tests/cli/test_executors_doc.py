@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -29,13 +30,18 @@ def test_what_is_shown(service, cli, installed):
         pytest.skip("node is not installed")
     shown = [step for section in SECTIONS for step in section.steps]
     assert len([step for step in shown if step[0] == "command"]) > 8
+    functions = ""
     for kind, name, content in shown:
         if kind == "file":
-            keys = json.loads(content.replace("/usr/libexec/", f"{EXECUTORS}/python/"))
-            service.server(name.removeprefix("servers.d/").removesuffix(".json"), keys.pop("command"), **keys)
+            keys = json.loads(re.sub("/usr/libexec/mcp-exec-(python|sh|node)", rf"{EXECUTORS}/\1/mcp-exec-\1", content))
+            service.server(name.removeprefix("servers.d/").removesuffix(".json"), keys.pop("command"), *keys.pop("args", []), **keys)
+            assert cli("reload").status == 0
+            continue
+        if "() {" in name:
+            functions += f"{name}\n"
             continue
         environment = {**cli.environment, "PATH": f"{os.path.dirname(PROGRAM)}:{os.environ['PATH']}"}
-        done = subprocess.run(["bash", "-c", name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        done = subprocess.run(["bash", "-c", functions + name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                               cwd=cli.home, env=environment, timeout=60 * SLOWNESS)
         printed = done.stdout.rstrip("\n")
         assert expected(content).fullmatch(printed), f"$ {name}\n{printed}\n--- is not ---\n" + "\n".join(content)
@@ -53,3 +59,12 @@ def test_every_argument_and_result_is_explained(service, cli, installed, server)
     result = cli("--json", "call", server, "run", json.dumps(arguments)).json["structuredContent"]
     for name in [*schema["properties"], *result]:
         assert f"`{name}`" in text, name
+
+
+def test_the_table_has_the_installed_servers():
+    text = (REPO / "docs/executors.md").read_text()
+    rows = dict(line.strip("| ").split(" | ")[::2] for line in text[: text.index("## ")].splitlines() if line.startswith("| `"))
+    servers = {path.stem: json.loads(path.read_text()) for path in EXECUTORS.glob("*/*.json")}
+    assert rows.keys() == {f"`{name}`" for name in servers}
+    for name, server in servers.items():
+        assert rows[f"`{name}`"] == ("each call is a process" if name == "sh" else f"`{server['isolation']}`")

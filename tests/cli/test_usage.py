@@ -71,6 +71,13 @@ def test_mistakes_are_held_against_the_live_service(cli, showing, arguments, hin
     assert result.status in (2, 3, 8) and result.out == "" and hint in result.err, result
 
 
+def test_a_tool_without_its_arguments(service, cli):
+    service.obedient()
+    result = cli("call", "obedient", "fail")
+    assert result.status == 1 and result.err == "failed\nmcp-exec: fail wants message=string\n"
+    assert cli("-q", "call", "obedient", "fail").err == "failed\n"
+
+
 def test_help_and_version(cli):
     result = cli("--help")
     assert result.status == 0 and all(verb in result.out for verb in ("list", "call SERVER TOOL", "import", "--output=FILE"))

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // The client of @modelcontextprotocol/client 2.x does all that it can with a server, started by COMMAND, and prints what it saw.
-// usage: client.mjs legacy|modern|auto everything|modern COMMAND [ARGUMENT...]
+// usage: client.mjs legacy|modern|auto everything|across|modern COMMAND [ARGUMENT...]
 import { Transcript, load } from './transcript.mjs';
 import * as everything from './everything.mjs';
 import * as modern from './modern.mjs';
@@ -28,13 +28,16 @@ client.fallbackNotificationHandler = async (notification) => t.saw(notification.
 
 await client.connect(new StdioClientTransport({ command, args, env: process.env, stderr: 'inherit' }));
 const isModern = client.getProtocolEra() === 'modern';
-t.note('era', client.getNegotiatedProtocolVersion());
+if (scenario !== 'across')
+    t.note('era', client.getNegotiatedProtocolVersion());
 
 let level, subscription;
 const meta = (params) => isModern && level ? { ...params, _meta: { 'io.modelcontextprotocol/logLevel': level } } : params;
 const adapter = {
     call: (params, options) => client.callTool(meta(params), options),
     request: (method, params) => client.request({ method, params }, z.looseObject({})),
+    // In the stateless era nothing comes by itself that wasn't asked for.
+    listen: async () => isModern && client.listen({ toolsListChanged: true, resourcesListChanged: true, promptsListChanged: true }),
     level: async (wanted) => {
         level = wanted;
         if (!isModern)
@@ -48,6 +51,7 @@ const adapter = {
     },
     unsubscribe: async (uri) => isModern ? subscription.close() : client.unsubscribeResource({ uri }),
 };
-await (scenario === 'modern' ? modern : everything).meet(client, t, adapter);
+const meet = { everything: everything.meet, across: everything.meetAcross, modern: modern.meet }[scenario];
+await meet(client, t, adapter);
 await client.close();
 t.print();

@@ -27,7 +27,8 @@ const answer = (method, answerTo) => async (request, extra) => {
     return { task };
 };
 
-async function connect(tasks, options) {
+// own: what comes by itself is written down
+async function connect(own, tasks, options) {
     const client = new Client({ name: 'sdk-client', version: '1.0.0' },
         { capabilities: { roots: { listChanged: true }, sampling: {}, elicitation: { form: {}, url: {} }, tasks }, ...options });
     client.setRequestHandler(types.ListRootsRequestSchema, () => {
@@ -36,14 +37,14 @@ async function connect(tasks, options) {
     });
     client.setRequestHandler(types.CreateMessageRequestSchema, answer('sampling/createMessage', answerSampling));
     client.setRequestHandler(types.ElicitRequestSchema, answer('elicitation/create', answerElicitation));
-    client.fallbackNotificationHandler = async (notification) => t.saw(notification.method, notification.params);
+    client.fallbackNotificationHandler = async (notification) => own && t.saw(notification.method, notification.params);
     await client.connect(new StdioClientTransport({ command, args, env: process.env, stderr: 'inherit' }));
     return client;
 }
 
-const client = await connect({ list: {}, cancel: {}, requests: { sampling: { createMessage: {} }, elicitation: { create: {} } } },
+const client = await connect(true, { list: {}, cancel: {}, requests: { sampling: { createMessage: {} }, elicitation: { create: {} } } },
     { taskStore, taskMessageQueue: new InMemoryTaskMessageQueue() });
-const other = await connect(undefined, {});
+const other = await connect(false, undefined, {});
 await (scenario === 'modern' ? modern : everything).meet(client, t, {
     call: (params, options) => client.callTool(params, undefined, options),
     request: (method, params) => client.request({ method, params }, types.ResultSchema),

@@ -15,7 +15,7 @@ from waiting import SLOWNESS
 HERE = Path(__file__).resolve().parent
 
 # What the eras have of their own: compared only where both sides speak the same.
-ERA_KEYS = {"ttlMs", "cacheScope", "resultType", "elicitationId", "io.modelcontextprotocol/serverInfo"}
+ERA_KEYS = {"ttlMs", "cacheScope", "resultType", "elicitationId", "execution", "io.modelcontextprotocol/serverInfo"}
 
 
 def everything_command():
@@ -82,3 +82,11 @@ def test_the_same_as_directly(service, cli, client, name, keys):
     through = start(client, PROGRAM, "stdio", name, environment=cli.environment)
     direct, through = transcript(direct), transcript(through)
     compare(without(direct, keys), without(through, keys))
+
+
+def test_a_stateless_client_on_a_legacy_server(service, cli):
+    """Directly there is nothing of the kind: it is compared with a legacy client, in what both eras have."""
+    configure(service)
+    direct = start([*LEGACY, "across"], *everything_command())
+    through = start([*MODERN, "across"], PROGRAM, "stdio", "everything", environment=cli.environment)
+    compare(without(transcript(direct), ERA_KEYS), without(transcript(through), ERA_KEYS))

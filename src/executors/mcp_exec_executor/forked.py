@@ -10,7 +10,7 @@ import marshal
 import os
 import sys
 from _signal import SIGINT, SIGXCPU, default_int_handler, signal
-from os import P_ALL, WEXITED, WNOHANG, WNOWAIT, _exit, close, dup2, getpid, putenv, read, waitid, write
+from os import P_ALL, WEXITED, WNOHANG, WNOWAIT, _exit, close, dup2, getpid, putenv, waitid, write
 from time import monotonic, sleep
 
 from .descriptors import take

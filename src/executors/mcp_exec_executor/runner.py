@@ -28,7 +28,7 @@ class Runner:
         self.folder = None, None
         self.unsent = b""
         self.received = bytearray()
-        self.ending = self.answered = False
+        self.ending = self.answered = self.killed = False
         self.unread = False  # whether its process has ended without reading what it was given
         self.own_child = False  # of the supervisor itself
         self.made = 0.0  # when it was asked for
