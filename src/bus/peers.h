@@ -14,8 +14,11 @@ typedef struct Peer {
         Service *service;
         uint64_t sent, taken, asked; /* asked: what was sent when the bus was asked last */
         sd_bus_slot *statistics;     /* the question */
-        sd_bus_message *held[4];     /* that wait for the answer */
+        sd_bus_message *held[64];    /* that wait for it to read */
         unsigned n_held;
+        size_t held_bytes;
+        uint64_t held_since; /* usec, CLOCK_MONOTONIC */
+        sd_event_source *again;
 } Peer;
 
 /* Connections come and go. The bus knows whose they are; it is asked once for each, without waiting for the answer.
