@@ -303,7 +303,7 @@ static size_t take_limits(Session *session) {
         for (size_t i = 0; i < session->n_servers; i++) {
                 const ServerConfig *config = session->servers[i].server->config;
 
-                line_max = MAX(line_max, config->limits.message);
+                line_max = MAX(line_max, MIN(config->limits.message, WORKER_LINE_MAX));
                 session->depth = MAX(session->depth, config->limits.depth);
         }
 

@@ -87,7 +87,7 @@ static int method_cancel(sd_bus_message *message, void *userdata, sd_bus_error *
 /* 1 where it has a result, or negative with error set */
 static int check_result(const Job *job, sd_bus_error *error) {
         if (job->state == JOB_RUNNING)
-                return sd_bus_error_set(error, BUS_ERROR("NotFinished"),
+                return sd_bus_error_set(error, bus_error_name(FAILURE_NOT_FINISHED),
                                         "The job is still under way: its signal Finished tells when it is done");
         if (!job->result)
                 return sd_bus_error_set(error, bus_error_name(job->failure.code), failure_message(&job->failure));

@@ -4,12 +4,15 @@
 
 #include "base/log.h"
 #include "bus/errors.h"
+#include "bus/message-size.h"
 #include "bus/peers.h"
 
 #define ASK_FROM ((uint64_t)1 << 20) /* bytes that may wait, before which it isn't asked */
 #define CLIENT_MAX ((uint64_t)16 << 20)
 #define USER_MAX ((uint64_t)32 << 20) /* of all connections of one user that have more than ASK_FROM */
 #define ALL_MAX ((uint64_t)64 << 20)
+#define PATIENCE (5 * USEC_PER_SEC) /* calls are held for so long: who sends many at a time reads a moment later */
+#define PAUSE (USEC_PER_SEC / 20)
 
 static uint64_t unread(const Peer *peer) {
         return peer->sent - peer->taken;
@@ -47,12 +50,29 @@ static int refuse(sd_bus_error *error, uint64_t bytes, uint64_t limit) {
                                  (unsigned long long)limit);
 }
 
-/* What waited to know how much it is goes on, or is refused. */
+static void ask(Service *service, const Client *client);
+
+static int on_pause(sd_event_source *source _unused_, uint64_t usec _unused_, void *userdata) {
+        const Client *client = userdata;
+        Peer *peer = client->peer;
+
+        peer->again = sd_event_source_disable_unref(peer->again);
+        ask(peer->service, client);
+        return 0;
+}
+
+/* What waited to know how much it is goes on, waits for its caller to read, or is refused. */
 static void decide(Service *service, const Client *client) {
         Peer *peer = client->peer;
         uint64_t bytes, limit;
         bool refused = has_too_much(service, client, &bytes, &limit);
 
+        if (refused && peer->n_held > 0 && service_now(service) < usec_add(peer->held_since, PATIENCE) &&
+            sd_event_add_time_relative(service->event, &peer->again, CLOCK_MONOTONIC, PAUSE, 0, on_pause,
+                                       (void *)client) >= 0)
+                return;
+
+        peer->held_bytes = 0;
         for (; peer->n_held > 0; service->n_unproven--) {
                 sd_bus_error error = SD_BUS_ERROR_NULL;
                 sd_bus_message *message = peer->held[0];
@@ -117,7 +137,7 @@ static int on_statistics(sd_bus_message *reply, void *userdata, sd_bus_error *er
 static void ask(Service *service, const Client *client) {
         Peer *peer = client->peer;
 
-        if (peer->statistics || service->no_statistics)
+        if (peer->statistics || peer->again || service->no_statistics)
                 return;
 
         peer->asked = peer->sent;
@@ -159,18 +179,29 @@ bool unread_takes_signals(const Service *service, const Client *client) {
 int unread_takes_calls(Service *service, sd_bus_message *message, const Client *client, sd_bus_error *error) {
         Peer *peer = client->peer;
         uint64_t bytes, limit;
+        size_t size;
+        int r;
 
         if (!has_too_much(service, client, &bytes, &limit))
                 return 0;
-        if (peer->n_held == ELEMENTSOF(peer->held))
+
+        r = message_size(message, &size);
+        if (r < 0)
+                return r;
+        if (peer->n_held == ELEMENTSOF(peer->held) ||
+            (peer->n_held > 0 &&
+             peer->held_bytes + size > service->manager->quota.settings.limits.queued_bytes_per_user))
                 return refuse(error, bytes, limit);
 
         /* It may have read all of it since. */
         ask(service, client);
-        if (!peer->statistics)
+        if (!peer->statistics && !peer->again)
                 return 0;
 
+        if (peer->n_held == 0)
+                peer->held_since = service_now(service);
         peer->held[peer->n_held++] = sd_bus_message_ref(message);
+        peer->held_bytes += size;
         service->n_unproven++;
         return 1;
 }
@@ -179,6 +210,7 @@ void unread_forget(Service *service, const Client *client) {
         Peer *peer = client->peer;
 
         peer->statistics = sd_bus_slot_unref(peer->statistics);
+        peer->again = sd_event_source_disable_unref(peer->again);
         for (; peer->n_held > 0; service->n_unproven--) {
                 sd_bus_message *message = peer->held[--peer->n_held];
 

@@ -264,7 +264,7 @@ int channel_new(sd_event *event, int input, int output, int diagnostics, size_t 
                 .diagnostics.limit = DIAGNOSTIC_MAX,
                 .socket = file_type(input) == S_IFSOCK,
                 .pipe = file_type(input) == S_IFIFO,
-                .cork = { on_uncorked, channel },
+                .cork = { .flush = on_uncorked, .userdata = channel },
         };
 
         r = sd_event_add_io(event, &channel->input_source, input, 0, on_input, channel);
