@@ -151,6 +151,27 @@ static int fetch_page(ListCache *cache, Pool *pool, Failure *failure) {
         return pool_submit(pool, &cache->request, failure);
 }
 
+static int fetch_begin(ListCache *cache, Pool *pool, Failure *failure) {
+        int r;
+
+        cache->refetch = false;
+        cache->modern = false;
+        cache->public = true;
+        cache->ttl = USEC_INFINITY;
+        r = fetch_page(cache, pool, failure);
+        cache->fetching = r >= 0;
+        return r;
+}
+
+/* A static list that has changed after all is asked for at once, while its worker is there to be asked. */
+static void fetch_unasked(ListCache *cache, Pool *pool) {
+        Failure failure = {};
+
+        if (!cache->fetching && fetch_begin(cache, pool, &failure) < 0)
+                fetch_failed(cache, &failure);
+        failure_done(&failure);
+}
+
 /* What a server of the stateless era says of how long and for whom its list is good (server/utilities/caching) */
 static void take_caching(ListCache *cache, JsonSlice result) {
         uint64_t ttl;
@@ -254,7 +275,18 @@ static void note_changes(ListCache *cache, bool changed) {
                 manager->handlers->tools_changed(manager->userdata, cache->server, cache->uid);
 }
 
+static ServerPool *pool_of(const ListCache *cache) {
+        ServerPool *server_pool;
+
+        TAILQ_FOREACH(server_pool, &cache->server->pools, link)
+                if (profile_of(server_pool) == cache->profile && streq(server_pool->pool->owner, cache->owner))
+                        return server_pool;
+
+        return NULL;
+}
+
 static void fetch_complete(ListCache *cache) {
+        ServerPool *server_pool = pool_of(cache);
         Server *server = cache->server;
         bool changed = cache->known && !list_equal(&cache->list, &cache->fetched),
              fixed = server->config->lists == SERVER_LISTS_STATIC;
@@ -292,6 +324,17 @@ static void fetch_complete(ListCache *cache) {
                 cache->list = (List){};
                 cache->known = cache->valid = false;
         }
+
+        if (fixed && cache->refetch && server_pool)
+                fetch_unasked(cache, server_pool->pool);
+}
+
+/* What was in doubt, and couldn't be asked for again, isn't kept any more. */
+static void distrust(const ListCache *cache) {
+        const ListKey key = key_of(cache);
+
+        if (cache->refetch || cache->announced)
+                list_store_remove(cache->server->manager->lists, &key);
 }
 
 static void fetch_done(Request *request, const Outcome *outcome) {
@@ -306,6 +349,7 @@ static void fetch_done(Request *request, const Outcome *outcome) {
                 return;
         }
         if (outcome->failure) {
+                distrust(cache);
                 fetch_failed(cache, outcome->failure);
                 return;
         }
@@ -319,17 +363,16 @@ static void fetch_done(Request *request, const Outcome *outcome) {
                 return;
         }
 
-        TAILQ_FOREACH(server_pool, &cache->server->pools, link)
-                if (profile_of(server_pool) == cache->profile && streq(server_pool->pool->owner, cache->owner))
-                        break;
-
+        server_pool = pool_of(cache);
         if (r >= 0 && server_pool)
                 r = fetch_page(cache, server_pool->pool, &failure);
         else
                 (void)list_failed(&failure, r, cache->kind, cache->server->config->name);
 
-        if (failure.code != FAILURE_NONE)
+        if (failure.code != FAILURE_NONE) {
+                distrust(cache);
                 fetch_failed(cache, &failure);
+        }
         failure_done(&failure);
 }
 
@@ -382,17 +425,12 @@ int list_get(Server *server, const Client *client, ListKind kind, list_done_hand
         *waiter = (Waiter){ .uid = client->uid, .done = done, .userdata = userdata };
 
         if (!cache->fetching) {
-                cache->refetch = false;
-                cache->modern = false;
-                cache->public = true;
-                cache->ttl = USEC_INFINITY;
-                r = fetch_page(cache, server_pool->pool, failure);
+                r = fetch_begin(cache, server_pool->pool, failure);
                 if (r < 0) {
                         quota_release_call(quota, client->uid, 0);
                         free(waiter);
                         return r;
                 }
-                cache->fetching = true;
         }
 
         TAILQ_INSERT_TAIL(&cache->waiters, waiter, link);
@@ -401,7 +439,8 @@ int list_get(Server *server, const Client *client, ListKind kind, list_done_hand
 
 static void doubt(ListCache *cache) {
         cache->valid = false;
-        cache->refetch = cache->fetching;
+        /* A question that wasn't sent yet has an answer that is new. */
+        cache->refetch = cache->fetching && (cache->refetch || cache->request.worker || cache->fetched.n_pages > 0);
 }
 
 void lists_worker_ready(ServerPool *server_pool) {
@@ -418,8 +457,9 @@ void lists_worker_ready(ServerPool *server_pool) {
                         cache->valid = false;
 }
 
-bool lists_changed(ServerPool *server_pool, const char *method) {
+bool lists_changed(ServerPool *server_pool, const Worker *worker, const char *method) {
         Server *server = server_pool->server;
+        bool fixed = server->config->lists == SERVER_LISTS_STATIC;
         bool tools = streq(method, list_changed_method(LIST_TOOLS)), known = false;
         ListCache *cache;
 
@@ -430,10 +470,12 @@ bool lists_changed(ServerPool *server_pool, const char *method) {
                 if (!streq(method, list_changed_method(kind)))
                         continue;
                 known = true;
-                list_store_remove(server->manager->lists, &key);
+                if (!fixed)
+                        list_store_remove(server->manager->lists, &key);
         }
-        if (!known)
-                return false;
+        /* What it says of that while it starts is the same at each start, too. */
+        if (!known || (fixed && worker->state == WORKER_STARTING))
+                return known;
 
         TAILQ_FOREACH(cache, &server->lists, link)
                 if (streq(method, list_changed_method(cache->kind)) && cache->profile == profile_of(server_pool) &&
@@ -441,6 +483,16 @@ bool lists_changed(ServerPool *server_pool, const char *method) {
                         doubt(cache);
                         cache->announced = true;
                 }
+
+        for (ListKind kind = 0; kind < _LIST_KIND_MAX && fixed; kind++) {
+                if (!streq(method, list_changed_method(kind)))
+                        continue;
+                cache = get_cache(server, kind, server_pool->pool->owner, profile_of(server_pool), server_pool->uid);
+                if (!cache)
+                        continue;
+                cache->announced = true;
+                fetch_unasked(cache, server_pool->pool);
+        }
 
         if (tools && profile_of(server_pool) == 0)
                 server->manager->handlers->tools_changed(server->manager->userdata, server, server_pool->uid);

@@ -19,7 +19,7 @@ int list_get(Server *server, const Client *client, ListKind kind, list_done_hand
 /* What makes lists doubtful: a worker that started anew, a server that says so (returns whether the notification's
  * method does), other configuration. */
 void lists_worker_ready(ServerPool *server_pool);
-bool lists_changed(ServerPool *server_pool, const char *method);
+bool lists_changed(ServerPool *server_pool, const Worker *worker, const char *method);
 void lists_forget(Server *server);
 
 /* The pool is about to be freed: what only its owner could ask for goes with it. */

@@ -235,7 +235,7 @@ static void on_notification(void *userdata, Worker *worker, JsonSlice method, Js
                 return;
         if (streq(name, list_changed_method(LIST_TOOLS)))
                 approval_ask(server_pool, worker);
-        (void)lists_changed(server_pool, name);
+        (void)lists_changed(server_pool, worker, name);
 
         TAILQ_FOREACH(client, &manager->clients, link)
                 if (client->peer && client_uses_server(client, server) &&

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from real_servers import needs_npm, stateless
+from real_servers import everything, needs_npm, stateless
 from service import PYTHON, REPO
 from session import Session
 from waiting import eventually
@@ -89,6 +89,27 @@ def test_a_static_list_that_the_server_changes(service, caller):
     eventually(lambda: "learnt" in names(caller, "obedient"), "the new tool is listed")
     start_anew(service)
     assert "learnt" in names(caller, "obedient") and starts(service) == 1
+
+
+def test_a_real_server_that_says_at_each_start_that_its_list_changed(service, caller):
+    """server-everything: before the answer to initialize, and when it knows its client. What it says then has the list asked
+    for again, and kept when that is answered."""
+    everything(service, lists="static")
+    for profile in ({}, {"sampling": {}, "elicitation": {}}):
+        def listed_without_a_start():
+            session = Session.open(caller, "")
+            session.initialize(**profile)
+            names = [tool["name"] for tool in session.request("tools/list")["tools"]]
+            assert "everything__echo" in names
+            started = caller.workers() != []
+            if started:
+                session.tool("everything__echo", message="x")
+                session.request("tools/list")
+            session.close()
+            start_anew(service)
+            return not started
+
+        eventually(listed_without_a_start, "a list without a start", 60)
 
 
 def test_what_a_stateless_server_lets_be_kept(service, caller):
