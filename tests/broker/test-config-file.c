@@ -448,8 +448,8 @@ static void test_ranges(void) {
                 { "timeouts", "stop", "0", "600", "-1", "600.1", "number from 0 to 600" },
                 { "restart", "burst", "0", "100000", "-1", "100001", "whole number from 0 to 100000" },
                 { "restart", "interval", "0", "31622400", "-1", "31622401", "number from 0 to 31622400" },
-                { "limits", "message", "1024", "268435456", "1023", "268435457",
-                  "whole number from 1024 to 268435456" },
+                { "limits", "message", "1024", "4294967296", "1023", "4294967297",
+                  "whole number from 1024 to 4294967296" },
                 { "limits", "depth", "4", "1024", "3", "1025", "whole number from 4 to 1024" },
         };
 
