@@ -11,6 +11,7 @@
 
 #define PARTS_AT_ONCE 4                 /* servers that are asked, and perhaps started, at a time */
 #define PAGE_BYTES ((size_t)512 * 1024) /* a page ends behind the item that reaches so many */
+#define GATHERS_MAX 8                   /* requests that collect lists */
 #define WAITING_MAX 64                  /* requests that wait for lists */
 #define UNAVAILABLE "org.example.McpExec/unavailable"
 #define FAILURE_SHOWN ((size_t)512)
@@ -23,6 +24,8 @@ typedef struct Part {
         enum { PART_WAITING, PART_ASKED, PART_DONE } state;
         ListItem *items; /* text: as the client gets it */
         size_t n_items;
+        size_t begin; /* where the page before ended: the first of items in the server's list */
+        bool more;    /* behind the last of items */
         Failure failure;
 } Part;
 
@@ -34,7 +37,6 @@ struct Gather {
         char *line;            /* the request, where it is tried once more: the lists are for the broker; or NULL */
         SessionServer *server; /* whose start is waited for; or NULL */
         bool pumping;
-        size_t first; /* item of the first part: where the page before ended */
         JsonSlice id;
         Part *parts;
         size_t n_parts, n_asked, n_done;
@@ -73,8 +75,9 @@ static int part_take(Part *part, const ListItem *items, size_t n) {
         if (!part->items)
                 return -ENOMEM;
 
-        for (; part->n_items < n; part->n_items++) {
-                const ListItem *item = &items[part->n_items];
+        /* No page has more of one server. */
+        for (size_t i = part->begin, bytes = 0; i < n && bytes < PAGE_BYTES; i++) {
+                const ListItem *item = &items[i];
                 ListItem *copy = &part->items[part->n_items];
 
                 *copy = (ListItem){ .name = strdup(item->name),
@@ -84,8 +87,11 @@ static int part_take(Part *part, const ListItem *items, size_t n) {
                         free(copy->text);
                         return -ENOMEM;
                 }
+                part->n_items++;
+                bytes += strlen(copy->text);
         }
 
+        part->more = part->begin + part->n_items < n;
         return 0;
 }
 
@@ -153,8 +159,34 @@ static int append_failures(Buffer *text, const Gather *gather) {
         return r < 0 || first ? r : buffer_append_string(text, "}}");
 }
 
+/* Appends the items of a part that have room on the page. 1: there are more, from *ret on. */
+static int append_items(Buffer *text, const Gather *gather, const Part *part, bool *first, size_t *ret) {
+        bool told = false;
+        int r = 0;
+
+        for (size_t i = 0; i < part->n_items && r >= 0; i++) {
+                *ret = part->begin + i;
+                if (buffer_size(text) >= PAGE_BYTES)
+                        return 1;
+                if (is_taken(gather, part, part->items[i].name)) {
+                        if (!told)
+                                tell_taken(part, part->items[i].name);
+                        told = true;
+                        continue;
+                }
+                r = *first ? 0 : buffer_append_string(text, ",");
+                *first = false;
+                if (r >= 0)
+                        r = buffer_append_string(text, part->items[i].text);
+        }
+
+        *ret = part->begin + part->n_items;
+        return r < 0 ? r : part->more;
+}
+
 static int append_page(Buffer *text, const Gather *gather) {
         bool first = true;
+        size_t item = 0;
         int r;
 
         r = buffer_append_string(text, "{\"");
@@ -165,28 +197,17 @@ static int append_page(Buffer *text, const Gather *gather) {
 
         for (size_t i = 0; i < gather->n_parts && r >= 0; i++) {
                 const Part *part = &gather->parts[i];
-                bool told = false;
 
-                for (size_t j = i == 0 ? gather->first : 0; j < part->n_items && r >= 0; j++) {
-                        if (buffer_size(text) >= PAGE_BYTES) {
-                                r = buffer_append_string(text, "]");
-                                if (r >= 0)
-                                        r = append_cursor(text, gather->session, part, j);
-                                if (r >= 0)
-                                        r = append_failures(text, gather);
-                                return r < 0 ? r : buffer_append_string(text, "}");
-                        }
-                        if (is_taken(gather, part, part->items[j].name)) {
-                                if (!told)
-                                        tell_taken(part, part->items[j].name);
-                                told = true;
-                                continue;
-                        }
-                        r = first ? 0 : buffer_append_string(text, ",");
-                        first = false;
-                        if (r >= 0)
-                                r = buffer_append_string(text, part->items[j].text);
-                }
+                r = append_items(text, gather, part, &first, &item);
+                if (r <= 0)
+                        continue;
+
+                r = buffer_append_string(text, "]");
+                if (r >= 0)
+                        r = append_cursor(text, gather->session, part, item);
+                if (r >= 0)
+                        r = append_failures(text, gather);
+                return r < 0 ? r : buffer_append_string(text, "}");
         }
 
         if (r >= 0)
@@ -266,7 +287,7 @@ static void part_done(void *userdata, const ListItem *items, size_t n_items, con
                     !aggregate_offers(part->server, capabilities[part->kind]))
                         failure = NULL;
 
-                if (!failure && part_take(part, items, n_items) < 0)
+                if (!failure && !gather->line && part_take(part, items, n_items) < 0)
                         failure_set(&part->failure, FAILURE_UNAVAILABLE, "Out of memory");
                 else if (failure) {
                         failure_copy(&part->failure, failure);
@@ -314,12 +335,13 @@ static void gather_pump(Gather *gather) {
                 gather_done(gather);
 }
 
-static unsigned count_waiting(const Session *session) {
+/* Those that collect lists, or all */
+static unsigned count_waiting(const Session *session, bool lists) {
         const Gather *gather;
         unsigned n = 0;
 
         TAILQ_FOREACH(gather, &session->aggregate->gathers, link)
-                n++;
+                n += !lists || gather->n_parts > 0;
 
         return n;
 }
@@ -350,7 +372,8 @@ static int gather_new(Session *session, const RpcInput *input, const char *metho
         Gather *gather = NULL;
         int r;
 
-        if (count_waiting(session) >= WAITING_MAX)
+        if (count_waiting(session, /* lists= */ false) >= WAITING_MAX ||
+            (n_parts_max > 0 && count_waiting(session, /* lists= */ true) >= GATHERS_MAX))
                 return 1;
 
         r = json_append(&id, input->message.id, &input->message.traits);
@@ -402,10 +425,11 @@ int aggregate_list(Session *session, const RpcInput *input, const McpClient *cli
 
         gather->kind = kind;
         gather->era = client->era;
-        gather->first = item;
         for (SessionServer *server = first; server < session->servers + session->n_servers; server++)
                 if (!server->gone && (aggregate_offers(server, capabilities[kind]) || (cursor && server == first)))
                         add_part(gather, server, kind);
+        if (gather->n_parts > 0)
+                gather->parts[0].begin = item;
         gather_pump(gather);
         return AGGREGATE_DONE;
 }

@@ -11,6 +11,7 @@
 #define FILE_MAX_BYTES ((size_t)1 << 20)
 #define FILES_MAX 1024
 #define SETTLE_TIME (USEC_PER_SEC / 10) /* an editor's several steps become one reading */
+#define RETRY_TIME (5 * USEC_PER_SEC)   /* after a reading for which there weren't the means */
 
 /* The last good version of one file */
 typedef struct File {
@@ -36,8 +37,9 @@ struct Catalogue {
         void *userdata;
 
         TAILQ_HEAD(FileList, File) files;
-        ServerConfig **servers; /* of the files, borrowed from them */
+        ServerConfig **servers; /* of the files, each with a reference */
         size_t n_servers;
+        bool starved; /* the load under way had no memory, or no descriptor, for something */
         Settings settings;
         ProblemList problems;
 
@@ -53,6 +55,12 @@ static File *file_free(File *file) {
         free(file->path);
         free(file);
         return NULL;
+}
+
+/* What can't be had now isn't gone: all stays as it was, and is read once more later. */
+static int note_shortage(Catalogue *catalogue, int r) {
+        catalogue->starved = catalogue->starved || r == -ENOMEM || r == -EMFILE || r == -ENFILE;
+        return r;
 }
 
 static File *find_file(Catalogue *catalogue, const char *path) {
@@ -159,6 +167,7 @@ static void load_file(Catalogue *catalogue, int folder_fd, const char *name, con
         if (!file || !stem || !(file->path = strdup(path))) {
                 free(file);
                 (void)problem_add(&catalogue->problems, path, "out of memory");
+                note_shortage(catalogue, -ENOMEM);
                 if (old)
                         keep(catalogue, old);
                 return;
@@ -170,7 +179,7 @@ static void load_file(Catalogue *catalogue, int folder_fd, const char *name, con
                                         &catalogue->problems, &file->servers, &file->n_servers);
         buffer_done(&text);
 
-        if (r < 0) {
+        if (note_shortage(catalogue, r) < 0) {
                 file_free(file);
                 /* Refused, it isn't trusted any more; broken, its last good version is. */
                 if (old && r != -EPERM)
@@ -211,6 +220,7 @@ static void load_folder(Catalogue *catalogue, const char *folder, char **names, 
 
         if (asprintf(&path, "%s/servers.d", folder) < 0) {
                 path = NULL;
+                note_shortage(catalogue, -ENOMEM);
                 return;
         }
 
@@ -228,17 +238,23 @@ static void load_folder(Catalogue *catalogue, const char *folder, char **names, 
                 n = scandirat(fd, ".", &entries, is_json, alphasort);
         }
         if (n < 0) {
-                (void)problem_add(&catalogue->problems, path, "can't be read: %s", strerror(errno));
+                int r = note_shortage(catalogue, -errno);
+
+                (void)problem_add(&catalogue->problems, path, "can't be read: %s", strerror(-r));
                 return;
         }
 
         for (int i = 0; i < n; i++) {
                 _cleanup_(freep) char *file = NULL;
 
-                if (*n_names < FILES_MAX && !masked(names, *n_names, entries[i]->d_name) &&
-                    asprintf(&file, "%s/%s", path, entries[i]->d_name) >= 0) {
-                        load_file(catalogue, fd, entries[i]->d_name, file);
+                if (*n_names < FILES_MAX && !masked(names, *n_names, entries[i]->d_name) && !catalogue->starved) {
                         names[*n_names] = strdup(entries[i]->d_name);
+                        if (names[*n_names] && asprintf(&file, "%s/%s", path, entries[i]->d_name) >= 0)
+                                load_file(catalogue, fd, entries[i]->d_name, file);
+                        else {
+                                file = NULL;
+                                note_shortage(catalogue, -ENOMEM);
+                        }
                         *n_names += names[*n_names] != NULL;
                 }
                 free(entries[i]);
@@ -250,37 +266,48 @@ static int compare_servers(const void *a, const void *b) {
         return strcmp((*(ServerConfig *const *)a)->name, (*(ServerConfig *const *)b)->name);
 }
 
+static void release_servers(Catalogue *catalogue) {
+        for (size_t i = 0; i < catalogue->n_servers; i++)
+                server_config_unref(catalogue->servers[i]);
+        free(catalogue->servers);
+        catalogue->servers = NULL;
+        catalogue->n_servers = 0;
+}
+
 /* The servers of all files by name. Two of one name: the first file's counts, in the order of the folders, then of
  * the names. */
 static void collect_servers(Catalogue *catalogue) {
         size_t n = 0, kept = 0;
+        ServerConfig **servers;
         File *file;
 
         TAILQ_FOREACH(file, &catalogue->files, link)
                 n += file->n_servers;
 
-        free(catalogue->servers);
-        catalogue->n_servers = 0;
-        catalogue->servers = new0(ServerConfig *, n + 1);
-        if (!catalogue->servers)
+        servers = new0(ServerConfig *, n + 1);
+        if (!servers) {
+                note_shortage(catalogue, -ENOMEM);
                 return;
+        }
 
         TAILQ_FOREACH(file, &catalogue->files, link)
                 for (size_t i = 0; i < file->n_servers; i++) {
                         const ServerConfig *first = NULL;
 
                         for (size_t j = 0; j < kept && !first; j++)
-                                if (streq(catalogue->servers[j]->name, file->servers[i]->name))
-                                        first = catalogue->servers[j];
+                                if (streq(servers[j]->name, file->servers[i]->name))
+                                        first = servers[j];
                         if (first)
                                 (void)problem_add(&catalogue->problems, file->path,
                                                   "server %s is defined in %s already", first->name, first->file);
                         else
-                                catalogue->servers[kept++] = file->servers[i];
+                                servers[kept++] = server_config_ref(file->servers[i]);
                 }
 
+        qsort(servers, kept, sizeof(ServerConfig *), compare_servers);
+        release_servers(catalogue);
+        catalogue->servers = servers;
         catalogue->n_servers = kept;
-        qsort(catalogue->servers, kept, sizeof(ServerConfig *), compare_servers);
 }
 
 static void load_settings(Catalogue *catalogue) {
@@ -294,6 +321,7 @@ static void load_settings(Catalogue *catalogue) {
 
                 if (asprintf(&path, "%s/mcp-exec.json", *folder) < 0) {
                         path = NULL;
+                        note_shortage(catalogue, -ENOMEM);
                         return;
                 }
                 if (access(path, F_OK) < 0 && errno == ENOENT)
@@ -304,7 +332,7 @@ static void load_settings(Catalogue *catalogue) {
                         r = config_read_settings(path, text.data ? buffer_data(&text) : "", buffer_size(&text),
                                                  &catalogue->problems, &settings);
                 buffer_done(&text);
-                if (r < 0)
+                if (note_shortage(catalogue, r) < 0)
                         return; /* the last good ones stay */
                 break;
         }
@@ -350,7 +378,7 @@ static int watch_folder(Catalogue *catalogue, const char *path, const char *name
                                  on_inotify, watch);
         if (r < 0) {
                 free(watch->name);
-                return r;
+                return note_shortage(catalogue, r);
         }
 
         catalogue->n_watches++;
@@ -376,8 +404,10 @@ static void watch_folders(Catalogue *catalogue) {
         while (catalogue->folders[n])
                 n++;
         catalogue->watches = new0(Watch, n * 2);
-        if (!catalogue->watches)
+        if (!catalogue->watches) {
+                note_shortage(catalogue, -ENOMEM);
                 return;
+        }
 
         for (char **folder = catalogue->folders; *folder; folder++) {
                 _cleanup_(freep) char *servers = NULL, *parent = strdup(*folder);
@@ -402,28 +432,30 @@ void catalogue_load(Catalogue *catalogue) {
         size_t n_names = 0;
         File *file, *next;
 
-        if (!names)
-                return;
-
         (void)sd_event_source_set_enabled(catalogue->settle_source, SD_EVENT_OFF);
         problems_clear(&catalogue->problems);
         TAILQ_FOREACH(file, &catalogue->files, link)
                 file->seen = false;
 
         /* Watched first: a change while the files are read is seen, at the cost of one reading too many. */
+        catalogue->starved = !names;
         watch_folders(catalogue);
-        for (char **folder = catalogue->folders; *folder; folder++)
+        for (char **folder = catalogue->folders; names && *folder; folder++)
                 load_folder(catalogue, *folder, names, &n_names);
         load_settings(catalogue);
         strings_free(names);
 
         TAILQ_FOREACH_SAFE(file, &catalogue->files, link, next)
-                if (!file->seen) {
+                if (!file->seen && !catalogue->starved) {
                         TAILQ_REMOVE(&catalogue->files, file, link);
                         file_free(file);
                 }
 
         collect_servers(catalogue);
+        if (catalogue->starved) {
+                (void)sd_event_source_set_time_relative(catalogue->settle_source, RETRY_TIME);
+                (void)sd_event_source_set_enabled(catalogue->settle_source, SD_EVENT_ONESHOT);
+        }
 }
 
 ServerConfig *const *catalogue_servers(const Catalogue *catalogue, size_t *ret_n) {
@@ -490,7 +522,7 @@ Catalogue *catalogue_free(Catalogue *catalogue) {
                 TAILQ_REMOVE(&catalogue->files, file, link);
                 file_free(file);
         }
-        free(catalogue->servers);
+        release_servers(catalogue);
         problems_clear(&catalogue->problems);
         strings_free(catalogue->folders);
         sd_event_unref(catalogue->event);

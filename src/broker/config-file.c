@@ -389,7 +389,7 @@ int config_read_servers(const char *file, const char *stem, const char *text, si
 
         tree = config_parse(&reader);
         if (!tree)
-                return -EBADMSG;
+                return reader.no_memory ? -ENOMEM : -EBADMSG;
 
         if (!text_is_name(stem) && !cJSON_GetObjectItemCaseSensitive(tree, "mcpServers") &&
             !cJSON_GetObjectItemCaseSensitive(tree, "name"))
@@ -402,7 +402,7 @@ int config_read_servers(const char *file, const char *stem, const char *text, si
                 for (size_t i = 0; i < n; i++)
                         server_config_unref(servers[i]);
                 free(servers);
-                return -EBADMSG;
+                return reader.no_memory ? -ENOMEM : -EBADMSG;
         }
 
         *ret = servers;
@@ -484,12 +484,12 @@ int config_read_settings(const char *file, const char *text, size_t size, Proble
 
         tree = config_parse(&reader);
         if (!tree)
-                return -EBADMSG;
+                return reader.no_memory ? -ENOMEM : -EBADMSG;
 
         config_read_object(&reader, keys, ELEMENTSOF(keys), tree, &changed);
         cJSON_Delete(tree);
         if (reader.bad)
-                return -EBADMSG;
+                return reader.no_memory ? -ENOMEM : -EBADMSG;
 
         *settings = changed;
         return 0;

@@ -35,7 +35,7 @@ typedef struct Settings {
 
 void settings_init(Settings *settings); /* the defaults */
 
-/* Reads the text of a file in servers.d. Returns the servers, an array of *ret_n, or -EBADMSG with what is wrong
+/* Reads the text of a file in servers.d. Returns the servers, an array of *ret_n, or -EBADMSG, or -ENOMEM, with what is wrong
  * added to problems; -ENOMEM. stem: the file's name without .json, the name of a server that doesn't say its own. */
 int config_read_servers(const char *file, const char *stem, const char *text, size_t size, ProblemList *problems,
                         ServerConfig ***ret, size_t *ret_n);

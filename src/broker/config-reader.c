@@ -95,6 +95,7 @@ void config_report(ConfigReader *reader, const char *format, ...) {
 }
 
 void config_no_memory(ConfigReader *reader) {
+        reader->no_memory = true;
         config_report(reader, "out of memory");
 }
 
@@ -345,7 +346,9 @@ cJSON *config_parse(ConfigReader *reader) {
         }
 
         tree = cJSON_ParseWithLengthOpts(reader->text, reader->size, &end, /* require_null_terminated= */ false);
-        if (!tree)
+        if (!tree && !memmem(reader->text, reader->size, "\\u", 2))
+                config_no_memory(reader);
+        else if (!tree)
                 report_at(reader, end ? end - reader->text : 0, "a string holds half of a surrogate pair");
         else if (!cJSON_IsObject(tree)) {
                 config_report(reader, "the file has to hold an object");

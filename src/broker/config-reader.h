@@ -16,7 +16,8 @@ typedef struct ConfigReader {
         const char *path[CONFIG_PATH_MAX];
         unsigned depth;
         ProblemList *problems;
-        bool bad; /* something was reported */
+        bool bad;       /* something was reported */
+        bool no_memory; /* and this was what: the file may be good */
 } ConfigReader;
 
 typedef struct ConfigKey ConfigKey;

@@ -52,6 +52,7 @@ struct ServerPool {
         uid_t uid;                            /* QUOTA_EVERYBODY with scope shared */
         TAILQ_HEAD(, SessionServer) sessions; /* that use it: it stays for them */
         SessionServer *starter; /* of these, for whom a worker was started or told of roots last; or NULL */
+        uint64_t roots_due;     /* usec, CLOCK_MONOTONIC: until then who asks for roots means those */
         Interests *interests;   /* of its sessions; NULL: none yet */
 };
 

@@ -116,7 +116,7 @@ static void forward_notification(Session *session, SessionServer *server, const 
                 return;
 
         if (streq(method, "notifications/roots/list_changed"))
-                server->pool->starter = server;
+                session_roots_changed(server);
         (void)session_call_start(
                 session,
                 &(SessionCallSpec){

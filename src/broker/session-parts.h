@@ -252,6 +252,7 @@ SessionQuestion *session_question_new(Session *session, const McpAsk *ask, const
 void session_question_free(SessionQuestion *question);
 void session_question_withdraw(SessionQuestion *question, JsonSlice reason); /* and frees it */
 void session_answered(Session *session, const McpMessage *message);
+void session_roots_changed(SessionServer *server); /* the client says so */
 void session_asked_progress(Session *session, JsonSlice params, const JsonTraits *traits);
 void session_refuse_questions(Session *session, const char *why);
 void session_forget_pool(Session *session, const ServerPool *server_pool, const char *why);

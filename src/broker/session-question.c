@@ -4,7 +4,8 @@
 #include <stdio.h>
 
 #include "broker/session-parts.h"
-#include "wire/meta.h"
+
+#define ROOTS_TIME (2 * USEC_PER_SEC) /* from the news that they have changed to the question which they are */
 
 SessionQuestion *session_question_new(Session *session, const McpAsk *ask, const JsonTraits *traits) {
         size_t method = ask->method.size, params = ask->params.size, key = ask->key.size;
@@ -194,6 +195,12 @@ static Session *without_call(const ServerPool *server_pool, bool roots) {
         return roots && server_pool->starter ? server_pool->starter->session : NULL;
 }
 
+/* Servers ask for them at once, whatever else they are at. */
+void session_roots_changed(SessionServer *server) {
+        server->pool->starter = server;
+        server->pool->roots_due = usec_add(pool_now(server->pool->pool), ROOTS_TIME);
+}
+
 static Session *find_asked(ServerPool *server_pool, Worker *worker, const McpMessage *message, SessionCall **ret_call) {
         bool several, roots = json_equal(message->method, "roots/list");
         Session *session;
@@ -202,6 +209,8 @@ static Session *find_asked(ServerPool *server_pool, Worker *worker, const McpMes
         session = of_task(server_pool, worker, message, /* clients= */ false);
         if (session)
                 return session;
+        if (roots && server_pool->starter && pool_now(server_pool->pool) < server_pool->roots_due)
+                return server_pool->starter->session;
 
         for (Suspicion suspicion = ANY_CALL; suspicion < _SUSPICION_MAX; suspicion++) {
                 session = only_caller(server_pool->server, worker, suspicion, ret_call, &n, &several);

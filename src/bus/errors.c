@@ -1,5 +1,7 @@
 #include "bus/errors.h"
 
+#include "base/log.h"
+
 static const char *const names[_FAILURE_CODE_MAX] = { [FAILURE_NONE] = SD_BUS_ERROR_FAILED,
 #define X(code, word) [FAILURE_##code] = BUS_ERROR(word),
                                                       FAILURE_CODES(X)
@@ -22,6 +24,18 @@ void bus_reply_failure(sd_bus_message *message, const Failure *failure) {
         sd_bus_error error = SD_BUS_ERROR_NULL;
 
         (void)sd_bus_error_set(&error, bus_error_name(failure->code), failure_message(failure));
-        (void)sd_bus_reply_method_error(message, &error);
+        bus_answered(message, sd_bus_reply_method_error(message, &error));
         sd_bus_error_free(&error);
+}
+
+void bus_answered(sd_bus_message *message, int r) {
+        if (r >= 0)
+                return;
+
+        log_warning("an answer can't be sent: %s", strerror(-r));
+        r = sd_bus_reply_method_errno(message, r, NULL);
+        if (r == -ENOMEM) {
+                log_error("a call can't be answered, for want of memory: leaving");
+                (void)sd_event_exit(sd_bus_get_event(sd_bus_message_get_bus(message)), r);
+        }
 }

@@ -76,14 +76,44 @@ sd_bus *peers_bus(const Service *service, const Client *client) {
         return !peer ? NULL : peer->connection ? peer->connection->bus : service->bus;
 }
 
+int peers_process_queue(Service *service, sd_event_source **source, sd_event_handler_t handler, void *userdata) {
+        int enabled = SD_EVENT_OFF;
+
+        if (*source)
+                (void)sd_event_source_get_enabled(*source, &enabled);
+        if (enabled != SD_EVENT_OFF)
+                return 0;
+
+        /* A new one each time: one that is enabled again is ahead of all others of its priority. */
+        *source = sd_event_source_disable_unref(*source);
+        return sd_event_add_defer(service->event, source, handler, userdata);
+}
+
+static int on_queue(sd_event_source *source _unused_, void *userdata) {
+        Service *service = userdata;
+        uint64_t n = 0;
+        int r;
+
+        r = sd_bus_process(service->bus, NULL);
+        (void)sd_bus_get_n_queued_read(service->bus, &n);
+        if (r >= 0 && n > 0)
+                r = peers_process_queue(service, &service->queue_source, on_queue, service);
+        return r < 0 ? sd_event_exit(service->event, r) : 0;
+}
+
 int peers_resume(Service *service, sd_bus_message *message) {
+        sd_bus *bus = sd_bus_message_get_bus(message);
         int r = sd_bus_message_rewind(message, true);
 
         if (r >= 0)
-                r = sd_bus_enqueue_for_read(sd_bus_message_get_bus(message), message);
-        if (r >= 0)
-                private_resumed(service, sd_bus_message_get_bus(message));
-        return r;
+                r = sd_bus_enqueue_for_read(bus, message);
+        if (r < 0)
+                return r;
+
+        private_resumed(service, bus);
+        if (bus == service->bus)
+                (void)peers_process_queue(service, &service->queue_source, on_queue, service);
+        return 0;
 }
 
 static int read_groups(sd_bus_message *message, Client *client) {
@@ -132,8 +162,9 @@ static int read_credentials(sd_bus_message *message, Client *client) {
 
 static void refuse_pending(Stranger *stranger, const char *why) {
         for (unsigned i = 0; i < stranger->n_pending; i++)
-                (void)sd_bus_reply_method_errorf(stranger->pending[i], SD_BUS_ERROR_ACCESS_DENIED,
-                                                 "The bus doesn't tell who calls: %s", why);
+                bus_answered(stranger->pending[i],
+                             sd_bus_reply_method_errorf(stranger->pending[i], SD_BUS_ERROR_ACCESS_DENIED,
+                                                        "The bus doesn't tell who calls: %s", why));
 }
 
 static int on_credentials(sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
@@ -158,11 +189,8 @@ static int on_credentials(sd_bus_message *reply, void *userdata, sd_bus_error *e
                 goto finish;
         }
 
-        for (unsigned i = 0; i < stranger->n_pending; i++) {
-                r = peers_resume(service, stranger->pending[i]);
-                if (r < 0)
-                        (void)sd_bus_reply_method_errno(stranger->pending[i], r, NULL);
-        }
+        for (unsigned i = 0; i < stranger->n_pending; i++)
+                bus_answered(stranger->pending[i], peers_resume(service, stranger->pending[i]));
 
 finish:
         stranger_free(stranger);

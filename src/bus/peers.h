@@ -40,6 +40,11 @@ int peers_enter(Service *service, sd_bus_message *message, Client *client, sd_bu
 /* Puts a message that was held back into the queue of messages. */
 int peers_resume(Service *service, sd_bus_message *message);
 
+/* Runs handler from the loop, which is to dispatch one message of those that sd-bus has in a queue; *source is the
+ * caller's. sd-bus reminds itself of them by a timer, which it sets anew before each turn of the loop, so that it loses
+ * its place to all that comes in on other connections, for as long as that goes on. */
+int peers_process_queue(Service *service, sd_event_source **source, sd_event_handler_t handler, void *userdata);
+
 /* authorize.c */
 
 typedef enum Action {
@@ -134,7 +139,7 @@ struct Connection {
         sd_bus *bus;
         pid_t pid;
         int fd, pidfd; /* fd: a duplicate, to look at what comes in */
-        sd_event_source *bytes_source, *timer, *connected_source;
+        sd_event_source *bytes_source, *timer, *connected_source, *queue_source;
         uint64_t accepted, message_since; /* usec, CLOCK_MONOTONIC; 0: no message has begun */
         uint64_t size, incoming;          /* bytes of that message: as it says, or 0; at least */
         bool counting;                    /* of what sd-bus reads the bytes are counted */

@@ -73,10 +73,11 @@ static void check_deny(Check *check, const char *name, const char *why) {
         const Ask *ask = &check->asks[check->next];
 
         record(check, "AccessDenied");
-        (void)sd_bus_reply_method_errorf(check->message, name,
-                                         "The user with uid %u isn't allowed to do this%s%s: %s (polkit action %s)",
-                                         (unsigned)check->client->uid, *ask->server ? " with server " : "", ask->server,
-                                         why, action_id(ask->action));
+        bus_answered(check->message, sd_bus_reply_method_errorf(
+                                             check->message, name,
+                                             "The user with uid %u isn't allowed to do this%s%s: %s (polkit action %s)",
+                                             (unsigned)check->client->uid, *ask->server ? " with server " : "",
+                                             ask->server, why, action_id(ask->action)));
         check_free(check);
 }
 
@@ -86,7 +87,7 @@ static void check_pass(Check *check) {
         check->granted = true;
         r = peers_resume(check->service, check->message);
         if (r < 0) {
-                (void)sd_bus_reply_method_errno(check->message, r, NULL);
+                bus_answered(check->message, r);
                 check_free(check);
         }
 }
@@ -453,7 +454,8 @@ void authorize_refuse(Service *service) {
         check_done(service);
         while ((check = TAILQ_FIRST(&service->checks))) {
                 record(check, "AccessDenied");
-                (void)sd_bus_reply_method_errorf(check->message, SD_BUS_ERROR_ACCESS_DENIED, "The service is leaving");
+                bus_answered(check->message, sd_bus_reply_method_errorf(check->message, SD_BUS_ERROR_ACCESS_DENIED,
+                                                                        "The service is leaving"));
                 withdraw(check);
                 check_free(check);
         }

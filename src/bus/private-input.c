@@ -124,6 +124,21 @@ void private_input_unseen(Connection *connection) {
                 note_begin(connection);
 }
 
+static int on_queue(sd_event_source *source _unused_, void *userdata) {
+        Connection *connection = userdata;
+        int r;
+
+        if (connection->closing)
+                return 0;
+
+        r = sd_bus_process(connection->bus, NULL);
+        if (connection->connected_source)
+                private_input_unseen(connection);
+        if (r < 0)
+                private_close_soon(connection, strerror(-r));
+        return 0;
+}
+
 /* Before each turn of the loop. Where sd-bus has something to write, or a message in its queue, it will be called
  * though nothing has come in, and may find what comes in meanwhile. */
 static int on_prepare(sd_event_source *source _unused_, void *userdata) {
@@ -131,11 +146,16 @@ static int on_prepare(sd_event_source *source _unused_, void *userdata) {
         uint64_t n_write = 0, n_read = 0;
         bool before = connection->busy;
 
+        if (connection->closing)
+                return 0;
+
+        (void)sd_bus_get_n_queued_read(connection->bus, &n_read);
+        if (n_read > 0 && peers_process_queue(connection->service, &connection->queue_source, on_queue, connection) < 0)
+                private_close_soon(connection, "out of memory");
         if (!connection->connected_source || connection->closing)
                 return 0;
 
         (void)sd_bus_get_n_queued_write(connection->bus, &n_write);
-        (void)sd_bus_get_n_queued_read(connection->bus, &n_read);
         connection->busy = n_write > 0 || n_read > 0;
         if (connection->busy && !connection->counting)
                 start_counting(connection);

@@ -4,6 +4,7 @@
  * that a user may have. */
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/pidfd.h>
@@ -49,7 +50,11 @@ static Connection *connection_free(Connection *connection) {
         sd_event_source_disable_unref(connection->bytes_source);
         sd_event_source_disable_unref(connection->timer);
         sd_event_source_disable_unref(connection->connected_source);
+        sd_event_source_disable_unref(connection->queue_source);
         sd_bus_close_unref(connection->bus);
+        /* Answers that weren't read lie between all else: the heap doesn't shrink by itself. */
+        if (connection->n_sent > 0)
+                (void)malloc_trim(0);
         safe_close(connection->fd);
         safe_close(connection->pidfd);
         free(connection);

@@ -1,6 +1,5 @@
 #include <stdio.h>
 
-#include "base/log.h"
 #include "broker/call.h"
 #include "broker/lists.h"
 #include "broker/session.h"
@@ -99,8 +98,7 @@ static void answer(Call *call, const Outcome *outcome) {
                                          call->manager->quota.settings.limits.message);
                 else
                         r = sd_bus_reply_method_return(message, NULL);
-                if (r < 0)
-                        log_warning("an answer can't be sent: %s", strerror(-r));
+                bus_answered(message, r);
         }
 
         sd_bus_message_unref(message);
@@ -286,8 +284,7 @@ static void batch_done(void *userdata, const BatchItem *items, size_t n_items) {
 
         if (items) {
                 r = reply_batch(pending, items, n_items);
-                if (r < 0)
-                        (void)sd_bus_reply_method_errno(pending->message, r, NULL);
+                bus_answered(pending->message, r);
         }
 
         pending_free(pending);
@@ -462,8 +459,7 @@ static void tools_done(void *userdata, const ListItem *tools, size_t n_tools, co
                 bus_reply_failure(pending->message, failure);
         else
                 r = reply_tools(pending, tools, n_tools);
-        if (r < 0)
-                (void)sd_bus_reply_method_errno(pending->message, r, NULL);
+        bus_answered(pending->message, r);
 
         pending_free(pending);
 }

@@ -288,8 +288,11 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
         r = objects_register(service, service->bus);
         if (r >= 0)
                 r = peers_watch(service);
-        if (r < 0)
+        if (r < 0) {
+                /* libsystemd (252) aborts when a bus is freed that had no memory for an object. */
+                TAKE_PTR(service->bus);
                 return r;
+        }
 
         r = sd_bus_request_name(service->bus, BUS_NAME, 0);
         if (r < 0) {
@@ -319,6 +322,7 @@ Service *service_free(Service *service) {
         sd_event_source_disable_unref(service->leave_source);
         sd_event_source_disable_unref(service->end_source);
         sd_event_source_disable_unref(service->passed_source);
+        sd_event_source_disable_unref(service->queue_source);
         sd_bus_flush_close_unref(service->bus);
         sd_event_unref(service->event);
         free(service);

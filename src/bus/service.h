@@ -43,7 +43,7 @@ struct Service {
         unsigned n_unproven;        /* messages that wait to know what their senders haven't read */
         bool no_statistics;         /* the bus doesn't tell */
         struct Check *passed;       /* of the message that is being dispatched, which was held */
-        sd_event_source *passed_source;
+        sd_event_source *passed_source, *queue_source;
         uint64_t last_check; /* the number of the last question */
 
         sd_event_source *listen_source;

@@ -4,6 +4,9 @@
 
 #include "worker/pool.h"
 
+#define RETRY_SHARE 5 /* of the calls under way and waiting, one in so many may be one that is sent again */
+#define RETRIES_MIN 3
+
 /* Only pool_run(), which the loop calls, starts, stops and frees workers. All else marks, and schedules it: so no
  * handler of a worker ever finds itself, or its pool, gone. */
 
@@ -18,10 +21,27 @@ static void note_crash(Pool *pool, const Failure *failure) {
                 pool->handlers->crash_loop(pool->userdata, pool->crashes.retry_at - pool_now(pool), failure);
 }
 
+/* How many more calls may be sent again: all that are, together, are a fifth of what the pool has, or a few. Where
+ * calls bring their workers down, or all workers go at once, sending everything twice would make it worse. */
+static unsigned retry_budget(const Pool *pool) {
+        unsigned budget = MAX((pool->n_queued + pool->n_in_flight) / RETRY_SHARE, RETRIES_MIN), n = 0;
+        const Request *request;
+        const Worker *worker;
+
+        TAILQ_FOREACH(request, &pool->queue, link)
+                n += request->retried;
+        TAILQ_FOREACH(worker, &pool->workers, link)
+                TAILQ_FOREACH(request, &worker->requests, link)
+                        n += request->retried;
+
+        return budget - MIN(n, budget);
+}
+
 /* What its calls are told: a request of which no byte was written goes to another worker, and so does, once, one of
  * an idempotent server. */
 static void fail_requests_of(Pool *pool, Worker *worker, const char *how) {
         bool too_large = worker->reason.message && worker->reason.code == FAILURE_TOO_LARGE;
+        unsigned retries = pool->config->idempotent && !too_large ? retry_budget(pool) : 0;
         uint64_t written = channel_written(worker->channel);
         Request *request, *previous;
 
@@ -30,8 +50,8 @@ static void fail_requests_of(Pool *pool, Worker *worker, const char *how) {
                 bool seen = request->position < written || worker->wire == &once_protocol;
 
                 previous = TAILQ_PREV(request, RequestList, link);
-                if (!pool->closing && !request->pinned &&
-                    (!seen || (pool->config->idempotent && !request->retried && !too_large))) {
+                if (!pool->closing && !request->pinned && (!seen || (!request->retried && retries > 0))) {
+                        retries -= seen;
                         request->retried = request->retried || seen;
                         pool_requeue(request);
                 }

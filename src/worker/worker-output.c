@@ -304,9 +304,9 @@ void worker_on_line(void *userdata, const char *line, size_t size) {
                 return;
         }
 
+        worker->last_heard = worker_now(worker);
         if (worker->wire != &mcp_protocol) {
                 /* A sign of life, as an answer to a ping is */
-                worker->last_heard = worker_now(worker);
                 if (worker->suspect)
                         pool_schedule(worker->pool);
                 worker->suspect = false;

@@ -491,6 +491,7 @@ void worker_answered_ping(Worker *worker) {
 
 void worker_cancel(Worker *worker, Request *request, const char *reason) {
         Buffer *input = channel_input(worker->channel);
+        bool silent;
 
         TAILQ_REMOVE(&worker->requests, request, link);
         worker->n_requests--;
@@ -509,13 +510,13 @@ void worker_cancel(Worker *worker, Request *request, const char *reason) {
         if (input)
                 (void)worker_write(worker, worker->wire->append_cancelled(input, request->id, reason));
 
-        /* One that has no ping: it said nothing for the whole time of a call, and gets no more before it says
-         * something.
-         */
+        /* It said nothing for the whole time of a call. */
+        silent = streq(reason, "timeout") &&
+                 usec_add(worker->last_heard, worker->config->timeouts.call) <= worker_now(worker);
+
+        /* One that has no ping gets no more before it says something. */
         if (worker->wire != &mcp_protocol) {
-                if (streq(reason, "timeout") &&
-                    usec_add(worker->last_heard, worker->config->timeouts.call) <= worker_now(worker))
-                        worker->suspect = true;
+                worker->suspect = worker->suspect || silent;
                 if (worker->suspect && worker->n_requests == 0)
                         worker_stop(worker, /* impatient= */ true);
                 else if (worker->state <= WORKER_DRAINING)
@@ -524,9 +525,9 @@ void worker_cancel(Worker *worker, Request *request, const char *reason) {
         }
 
         /* It may be busy with what nobody waits for. A sign of life is enough from one that takes calls side by
-         * side; the next call of one that takes them in turn would wait behind this one, so it has to prove first
-         * that it is free. */
-        worker->suspect = worker->suspect || worker->config->pool.concurrency == 1;
+         * side, if it hasn't been silent; the next call of one that takes them in turn would wait behind this one, so
+         * it has to prove first that it is free. */
+        worker->suspect = worker->suspect || silent || worker->config->pool.concurrency == 1;
         check_again(worker);
         if (worker->state <= WORKER_DRAINING)
                 request_left(worker);

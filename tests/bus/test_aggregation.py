@@ -149,6 +149,18 @@ def test_pages(service, join):
     assert len(names) == len(set(names)) > 6000
 
 
+def test_many_lists_at_once(service, join):
+    """More than are collected at a time: the others wait, and so does what comes behind them."""
+    service.obedient("one", "--tools", 500)
+    service.obedient("slow", "--delay", 1)
+    session = join()
+    ids = [session.begin("tools/list") for _ in range(40)]
+    last = session.begin("ping")
+    for id in ids:
+        assert len(session.wait(id)["tools"]) > 500
+    assert session.wait(last) == {}
+
+
 @pytest.mark.parametrize("cursor", ["", "x", "0.0.one", "00000000.1.one", 7, None, {}])
 def test_cursors_that_are_none(service, join, cursor):
     service.echo("one")

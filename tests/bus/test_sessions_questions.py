@@ -131,6 +131,17 @@ def test_a_server_takes_a_question_back(service, open_session):
     assert session.request("ping") == {}
 
 
+def test_changed_roots_are_asked_of_whose_they_are(service, open_session):
+    everything(service, pool={"max": 1})
+    one, other = (open_session("everything", answer=answering(name), **EVERYTHING) for name in ("one", "other"))
+    running = other.begin_tool("trigger-long-running-operation", duration=3, steps=3)
+    other.tool("echo", message="it runs")
+    seen, others = len(one.requests), len(other.requests)
+    one.notify("notifications/roots/list_changed")
+    one.until(lambda: [message for message in one.requests[seen:] if message["method"] == "roots/list"])
+    assert other.wait(running) and len(other.requests) == others
+
+
 def test_everything_asks(service, open_session):
     everything(service)
     session = open_session("everything", answer=answering("me"), **EVERYTHING)

@@ -1,49 +1,21 @@
 """Promises under load: every call has exactly one answer, its own, whatever dies meanwhile."""
 
-import json
 import os
 import random
-import subprocess
 import time
 
 import pytest
 
 import processes
 from caller import ERROR
-from service import BUILD, SANITIZED
+from hammering import check, hammer, report_of
+from service import SANITIZED
 from waiting import SLOWNESS, eventually
 
-HAMMER = os.environ.get("MCP_EXEC_HAMMER", str(BUILD / "tests/bus/hammer"))
 CALLS = int(os.environ.get("MCP_EXEC_TEST_CALLS", "10000"))
 RACES = int(os.environ.get("MCP_EXEC_TEST_RACES", "2000"))
 MIB = 1024 * 1024
 LIMITS = {"calls_per_connection": 1000, "calls_per_user": 2000, "calls": 4000, "workers_per_user": 64}
-
-
-def hammer(service, **options):
-    """Start the hammer; see hammer.c."""
-    service.start_bus()
-    environment = {**os.environ, "DBUS_SESSION_BUS_ADDRESS": service.bus.address}
-    arguments = [f"--{name}={value}" for name, value in options.items()]
-    return subprocess.Popen([HAMMER, *arguments], env=environment, stdout=subprocess.PIPE, text=True)
-
-
-def report_of(process, timeout):
-    try:
-        text, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-    report = json.loads(text)
-    print(json.dumps(report, indent=1))
-    return report
-
-
-def check(report):
-    """Exactly one answer each, none of them somebody else's."""
-    assert report["trouble"] == "", report
-    assert report["unanswered"] == 0 and report["wrong"] == 0 and report["stray"] == 0, report
-    assert report["ok"] + report["failed"] == report["calls"]
 
 
 def paced(seconds):

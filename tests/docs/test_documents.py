@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,33 @@ def test_each_threat_has_a_control_and_a_test(row):
 
 def test_there_are_threats():
     assert len(THREATS) > 15
+
+
+# Reliability: the rows of the fault suite
+
+sys.path.insert(0, str(REPO / "tests/faults"))
+from table import ROWS  # noqa: E402
+
+RELIABILITY = (REPO / "docs/reliability.md").read_text()
+PROMISES = [line for line in RELIABILITY.partition("## Promises")[2].partition("\n## ")[0].splitlines() if line.startswith("| ")][1:]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_fault_has_a_test_and_a_promise(row):
+    path, _, name = row.test.partition("::")
+    assert name.partition("[")[0] in functions(REPO / "tests" / path)
+    assert all(row) and any(f"`{row.name}`" in promise for promise in PROMISES)
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.split("|")[1].strip()[:40])
+def test_each_promise_has_rows_that_are_there(promise):
+    cells = [cell.strip() for cell in promise.strip("|").split("|")]
+    named = re.findall(r"`([\w-]+)`", cells[2])
+    assert len(cells) == 3 and named and set(named) <= {row.name for row in ROWS}
+
+
+def test_rows_have_names_of_their_own():
+    assert len({row.name for row in ROWS}) == len(ROWS) > 50
 
 
 def anchors(document):

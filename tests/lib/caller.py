@@ -165,6 +165,7 @@ class Caller:
         _connections.append(self.bus)
         self.bus.set_exit_on_disconnect(False)
         self.closed = False
+        self.patience = PATIENCE
 
     @property
     def unique_name(self):
@@ -177,8 +178,9 @@ class Caller:
 
     # Any method
 
-    def invoke(self, member, signature, *args, path=PATH, interface=ROOT, timeout=PATIENCE):
+    def invoke(self, member, signature, *args, path=PATH, interface=ROOT, timeout=None):
         """One method call, waited for."""
+        timeout = timeout or self.patience
         try:
             return plain(self.bus.call_blocking(self.name, path, interface, member, signature, args,
                                                 timeout=timeout * SLOWNESS))

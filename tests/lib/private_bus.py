@@ -28,6 +28,11 @@ CONFIG = """\
     <allow receive_sender="*"/>
     <allow own="*"/>
   </policy>
+{limits}</busconfig>
+"""
+
+# Those of a session's bus; without any, those of the system's hold.
+LIMITS = """\
   <limit name="max_incoming_bytes">1000000000</limit>
   <limit name="max_outgoing_bytes">1000000000</limit>
   <limit name="max_message_size">1000000000</limit>
@@ -40,7 +45,6 @@ CONFIG = """\
   <limit name="max_names_per_connection">50000</limit>
   <limit name="max_match_rules_per_connection">50000</limit>
   <limit name="max_replies_per_connection">50000</limit>
-</busconfig>
 """
 
 
@@ -49,9 +53,9 @@ def chosen():
 
 
 class PrivateBus:
-    """folder gets the bus's socket, its configuration, its log and its services/."""
+    """limits: LIMITS, or "". folder gets the bus's socket, its configuration, its log and its services/."""
 
-    def __init__(self, folder, kind=None):
+    def __init__(self, folder, kind=None, limits=LIMITS):
         self.folder = folder
         self.kind = kind or chosen()
         self.services = folder / "services"
@@ -60,7 +64,7 @@ class PrivateBus:
         self.address = f"unix:path={self.socket}"
         self.log = folder / "bus.log"
         self._config = folder / "bus.conf"
-        self._config.write_text(CONFIG.format(path=self.socket, services=self.services))
+        self._config.write_text(CONFIG.format(path=self.socket, services=self.services, limits=limits))
         self._process = None
 
     def activate_by(self, name, command):
@@ -68,6 +72,8 @@ class PrivateBus:
         (self.services / f"{name}.service").write_text(f"[D-BUS Service]\nName={name}\nExec={command}\n")
 
     def start(self):
+        """Also once more, after stop()."""
+        self.socket.unlink(missing_ok=True)
         {"daemon": self._start_daemon, "broker": self._start_broker}[self.kind]()
         self.process = Process.of(self._process.pid)
 

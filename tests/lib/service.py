@@ -17,7 +17,7 @@ from pathlib import Path
 import processes
 from caller import NAME, Caller
 from hand_over import ListeningSocket
-from private_bus import PrivateBus
+from private_bus import LIMITS, PrivateBus
 from processes import Process
 from waiting import SLOWNESS, eventually
 
@@ -40,10 +40,10 @@ class Service:
     environment, which is how close() finds what was left behind.
 
     private: the daemon is handed the listening socket behind private_address, as systemd would, however it is started.
-    fds: its RLIMIT_NOFILE.
+    fds: its RLIMIT_NOFILE. bus_limits: see PrivateBus.
     """
 
-    def __init__(self, folder, idle_timeout=60, log_level="debug", system=False, kind=None, private=False, fds=None):
+    def __init__(self, folder, idle_timeout=60, log_level="debug", system=False, kind=None, private=False, fds=None, bus_limits=LIMITS):
         self.folder = folder
         self.idle_timeout = idle_timeout
         self.log_level = log_level
@@ -60,9 +60,11 @@ class Service:
         self.cache.mkdir(mode=0o700)
         folder.chmod(0o755)
         self.config.chmod(0o755)
-        self.bus = PrivateBus(folder / "private-bus", kind)
+        self.bus = PrivateBus(folder / "private-bus", kind, bus_limits)
         self.private = ListeningSocket(folder) if private else None
         self.fds = fds
+        self.activated = True  # by the bus, at the first call; otherwise by run_directly() alone
+        self.more_environment = {}  # for the daemon; set it before the bus is started
         self._start_script = folder / "start"
         self._callers = []
         self._private_callers = []
@@ -134,6 +136,7 @@ class Service:
             "CACHE_DIRECTORY": str(self.cache / "mcp-exec"),
             "ASAN_OPTIONS": f"log_path={self.folder}/sanitizer:abort_on_error=0:detect_leaks=1",
             "UBSAN_OPTIONS": f"log_path={self.folder}/sanitizer:print_stacktrace=1",
+            **self.more_environment,
         }
 
     def start_bus(self):
@@ -141,7 +144,14 @@ class Service:
             return
         self._started = True
         self._write_start_script()
-        self.bus.activate_by(NAME, str(self._start_script))
+        if self.activated:
+            self.bus.activate_by(NAME, str(self._start_script))
+        self.bus.start()
+
+    def restart_bus(self):
+        """Another bus at the address of the one that was stopped. Connections to that one are of no use any more."""
+        for caller in self._callers:
+            caller.close()
         self.bus.start()
 
     def _write_start_script(self):

@@ -1,5 +1,6 @@
 """Programs of tests/npm that put an HTTP server before a stdio server, on 127.0.0.1 alone."""
 
+import shlex
 import socket
 import subprocess
 import time
@@ -54,9 +55,10 @@ def started(script, arguments, port, environment, log):
 
 
 @contextmanager
-def mcp_proxy(command, environment, log):
-    """mcp-proxy before that command: the URL of its streamable HTTP."""
+def supergateway(command, environment, log):
+    """supergateway before that command, which it starts for each session: the URL of its streamable HTTP."""
     port = free_port()
-    with started("mcp-proxy/dist/bin/mcp-proxy.mjs", ["--host", "127.0.0.1", "--port", port, "--server", "stream", "--", *command],
+    with started("supergateway/dist/index.js",
+                 ["--stdio", shlex.join(map(str, command)), "--port", port, "--outputTransport", "streamableHttp", "--stateful"],
                  port, environment, log):
         yield f"http://127.0.0.1:{port}/mcp"

@@ -17,6 +17,7 @@ import resource
 import select
 import signal
 import sys
+import threading
 import time
 
 LIFETIME = 3600
@@ -546,6 +547,38 @@ def late(server):
     """Tool `late` {"ms"}: answers after so long, even if it was cancelled meanwhile."""
     server.tools["late"] = lambda request, arguments: server.after(
         arguments["ms"] / 1000, lambda: server.finish_call(request, "late"))
+
+
+@mood("drip")
+def drip(server):
+    """Once `echo` was called, writes one byte a tenth of a second."""
+    write, left, started = server.write, bytearray(), []
+
+    def byte():
+        if left:
+            write(bytes([left.pop(0)]))
+        server.after(0.1, byte)
+
+    def start(request):
+        if request["params"]["name"] == "echo" and not started:
+            started.append(True)
+            server.write = left.extend
+            byte()
+
+    server.on_call = start
+
+
+@mood("ignores-cancel")
+def ignores_cancel(server):
+    """Minds no cancellation. Tool `hog` {"seconds"}: does nothing else meanwhile, pings included. Tool `later` {"seconds",
+    "message"}: answers after so long, also while another call hogs it."""
+
+    def later(request, arguments):
+        line = json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": text(arguments["message"])}).encode() + b"\n"
+        threading.Timer(arguments["seconds"], server.write, [line]).start()
+
+    server.tools["hog"] = lambda request, arguments: time.sleep(arguments["seconds"]) or "done"
+    server.tools["later"] = later
 
 
 @mood("progress")

@@ -632,6 +632,24 @@ def test_mood_late():
         assert text_of(worker.message(), 1) == "late" and 0.29 < time.monotonic() - started < 2
 
 
+def test_mood_drip():
+    with moody("drip") as worker:
+        worker.handshake()
+        started = time.monotonic()
+        worker.request(1, "tools/call", name="echo", arguments={"message": "hi"})
+        assert worker.message()["result"]["content"][0]["text"] == "hi"
+        assert time.monotonic() - started > 3  # 0.1 s a byte
+
+
+def test_mood_ignores_cancel():
+    with moody("ignores-cancel") as worker:
+        worker.handshake()
+        worker.request(1, "tools/call", name="later", arguments={"seconds": 0.2, "message": "mine"})
+        worker.request(2, "tools/call", name="hog", arguments={"seconds": 0.6})
+        worker.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}})
+        assert [worker.message()["id"] for _ in range(2)] == [1, 2]
+
+
 def test_mood_progress():
     with shaken("progress") as worker:
         worker.request(1, "tools/call", name="work", arguments={"steps": 3, "ms": 10}, _meta={"progressToken": "tok"})

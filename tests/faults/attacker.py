@@ -1,0 +1,193 @@
+#!/usr/bin/python3
+"""One user who does his worst, until he is killed:  attacker.py MOOD ADDRESS
+
+Writes a line when it has begun. Each mood is a function below.
+"""
+
+import os
+import random
+import select
+import struct
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
+
+from raw_connection import DBUS, RawBus, RawConnection, message  # noqa: E402
+
+NAME, PATH, ROOT = "org.example.McpExec", "/org/example/McpExec", "org.example.McpExec"
+MOODS = {}
+address = None
+
+
+def mood(function):
+    MOODS[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def call(serial, member, *strings, **header):
+    return message(1, serial, NAME, PATH, ROOT, member, *strings, **header)
+
+
+def echo(serial, text=b"hi"):
+    return call(serial, "CallTool", b"echo", b"echo", b'{"message":"' + text + b'"}')
+
+
+def pump(raw, data, read=True):
+    """Send all of it, reading meanwhile."""
+    view = memoryview(data)
+    raw.socket.setblocking(False)
+    while view:
+        readable, writable, _ = select.select([raw.socket] if read else [], [raw.socket], [], 5)
+        if readable and not raw.socket.recv(1 << 20):
+            raise ConnectionError("thrown out")
+        if writable:
+            view = view[raw.socket.send(view[:1 << 18]):]
+    raw.socket.setblocking(True)
+
+
+def again(function):
+    """Whoever is thrown out comes back."""
+    while True:
+        try:
+            function()
+        except OSError:
+            pass
+
+
+@mood
+def ten_thousand_calls():
+    """On one connection, all at once, over and over."""
+    data = b"".join(echo(serial) for serial in range(10, 10_010))
+
+    def flood():
+        with RawBus(address) as raw:
+            started()
+            while True:
+                pump(raw, data)
+
+    again(flood)
+
+
+@mood
+def a_thousand_connections():
+    """Each with a call of its own, then all gone, over and over."""
+
+    def flood():
+        held = []
+        for _ in range(1000):
+            raw = RawConnection(address)
+            raw.authenticate()
+            raw.send(message(1, 1, *DBUS, "Hello") + echo(2))
+            held.append(raw)
+            if len(held) == 50:
+                started()
+        for raw in held:
+            raw.close()
+
+    again(flood)
+
+
+@mood
+def never_reads():
+    """Asks for results of 500 KB and reads none."""
+    request = b'{"message":"' + b"x" * 500_000 + b'"}'
+
+    def flood():
+        with RawBus(address) as raw:
+            for serial in range(10, 1000):
+                pump(raw, call(serial, "CallTool", b"echo", b"echo", request), read=False)
+                if serial == 20:
+                    started()
+            select.select([], [], [], 5)
+
+    again(flood)
+
+
+@mood
+def wrong_signatures():
+    """Every method with arguments of other types, or none."""
+    bodies = [("", b""), ("u", struct.pack("<I", 7)), ("as", struct.pack("<I", 0)), ("ay", struct.pack("<I", 4) + b"abcd"),
+              ("v", b"\1u\0\0" + struct.pack("<I", 7))]
+    members = ["Call", "CallTool", "CallBatch", "Notify", "ListTools", "StartServer", "StopServer", "Describe", "Nothing"]
+    data = b"".join(call(10 + serial, members[serial % len(members)], signature=bodies[serial % 5][0], body=bodies[serial % 5][1])
+                    for serial in range(5000))
+
+    def flood():
+        with RawBus(address) as raw:
+            started()
+            while True:
+                pump(raw, data)
+
+    again(flood)
+
+
+@mood
+def hostile_values():
+    """Strings that nobody should send, as every argument."""
+    draw = random.Random(1)
+    values = [b"", b"echo", b"../../etc/passwd", b"x" * 1000, b"\x1b[31m", "\U0001f4a9".encode(), b"{", b"[" * 60_000, b'{"a":' * 60,
+              b'{"name":"echo","name":"pid"}', b"%s%n", b"1e999999", b'"\\ud800"', b'{"_meta":5}', b"null"]
+    data = b"".join(call(10 + serial, draw.choice(["Call", "CallTool", "Notify"]), *(draw.choice(values) for _ in range(3)))
+                    for serial in range(1000))
+
+    def flood():
+        with RawBus(address) as raw:
+            started()
+            while True:
+                pump(raw, data)
+
+    again(flood)
+
+
+@mood
+def vanishes():
+    """Comes, calls, and is gone before the answer, over and over."""
+
+    def flood():
+        for number in range(1_000_000):
+            raw = RawBus(address)
+            raw.send(b"".join(call(serial, "CallTool", b"slow", b"sleep", b'{"seconds":5}') for serial in range(10, 20)))
+            raw.close()
+            if number == 5:
+                started()
+
+    again(flood)
+
+
+@mood
+def large_calls():
+    """Each as large as it may be."""
+    data = b"".join(echo(serial, b"x" * 1_000_000) for serial in range(10, 14))
+
+    def flood():
+        with RawBus(address) as raw:
+            started()
+            while True:
+                pump(raw, data)
+
+    again(flood)
+
+
+@mood
+def crashes_workers():
+    """Each call ends a worker of his."""
+
+    def flood():
+        with RawBus(address) as raw:
+            started()
+            while True:
+                raw.call(NAME, PATH, ROOT, "CallTool", b"crashing", b"end", b'{"status":1}')
+
+    again(flood)
+
+
+def started():
+    global started
+    os.write(1, b"begun\n")
+    started = lambda: None  # noqa: E731
+
+
+if __name__ == "__main__":
+    address = sys.argv[2]
+    MOODS[sys.argv[1]]()

@@ -1,0 +1,176 @@
+"""The machine runs out of what it has, its clock jumps, its bus dies."""
+
+import errno
+import os
+import resource
+import signal
+import time
+
+import pytest
+
+from caller import CallFailed, check_failure, fails, text_of
+from processes import Process
+from waiting import SLOWNESS, eventually, settle
+
+
+# Descriptors
+
+@pytest.mark.parametrize("room", range(0, 8))
+def test_no_descriptors_are_left(service, onlooker, room):
+    """A worker can't be started, whichever descriptor it is that can't be had; those that run go on."""
+    service.echo("later", restart={"burst": 0}, timeouts={"start": 3, "call": 3})
+    seen = onlooker()
+    caller = service.caller()
+    caller.list_servers()
+    highest = max(service.open_fds())
+    pid, limits = service.pid, resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+    free = sum(1 for fd in range(highest + 1) if fd not in service.open_fds())
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1 - free + room if room < free else highest + 1 + room - free, limits[1]))
+    try:
+        try:
+            pid = caller.tool_text("later", "pid")
+            assert room > 3, "three pipes need more"
+        except CallFailed as error:
+            check_failure(error, ("LaunchFailed", "HandshakeFailed", "WorkerDied"), "file|descriptor|open")
+        seen.look()
+        caller.reload()
+        seen.look()
+    finally:
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, limits)
+    caller.reload()
+    assert caller.tool_text("later", "echo", {"message": "hi"}) == "hi"
+
+
+# Space
+
+def test_no_space_for_what_is_remembered(service, onlooker):
+    """The verdicts on eras can't be written: calls don't mind, and no half file is left."""
+    folder = service.runtime / "mcp-exec"
+    folder.mkdir(mode=0o700)
+    (folder / "eras.new").symlink_to("/dev/full")
+    service.echo()
+    seen = onlooker()
+    caller = service.caller()
+    assert caller.tool_text("echo", "echo", {"message": "hi"}) == "hi"
+    assert not (folder / "eras").exists() or (folder / "eras").read_text().endswith("\n")
+    seen.look()
+    service.echo("other", "--modern")
+    caller.reload()
+    assert caller.tool_text("other", "echo", {"message": "hi"}) == "hi"
+    assert not (folder / "eras.new").exists()
+
+
+def test_nothing_can_be_written_at_all(service, onlooker):
+    """The folder for what is remembered is gone."""
+    service.echo()
+    seen = onlooker()
+    caller = service.caller()
+    (service.runtime / "mcp-exec").rename(service.runtime / "away")
+    (service.runtime / "mcp-exec").write_text("in its place")
+    assert caller.tool_text("echo", "echo", {"message": "hi"}) == "hi"
+    seen.look()
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EMFILE, errno.ENOMEM], ids=errno.errorcode.get)
+def test_no_memfds(service, faults, onlooker, error):
+    """Calls with their payload in the message need none."""
+    service.echo()
+    seen = onlooker()
+    caller = service.caller()
+    faults.fail_memfds(error)
+    try:
+        assert caller.tool_text("echo", "echo", {"message": "x" * 900_000}) == "x" * 900_000
+        seen.look()
+    finally:
+        faults.fail_memfds(0)
+
+
+# Time
+
+@pytest.mark.parametrize("seconds", [86400 * 365, -86400 * 365, 3], ids=["a-year-on", "a-year-back", "a-bit-on"])
+def test_the_wall_clock_jumps(service, faults, onlooker, seconds):
+    """No deadline, idle time or back-off goes by it."""
+    service.echo("echo", keep_alive={"timeout": 60, "check_interval": 1})
+    seen = onlooker()
+    caller = service.caller()
+    pid = caller.tool_text("echo", "pid")
+    sleeping = caller.begin_tool("steady", "sleep", {"seconds": 1.0, "message": "slept"})
+    eventually(lambda: caller.server("steady")["CallsInFlight"] == 1, "it is under way")
+    faults.set_wall_clock(seconds)
+    try:
+        seen.look()
+        assert text_of(sleeping.wait(5)) == "slept"
+        settle(1.5)
+        assert caller.tool_text("echo", "pid") == pid, "its worker stays"
+        worker, = caller.workers("echo")
+        assert abs(worker["LastActiveTimestamp"] / 1e6 - time.time() - seconds) < 60, "what is told goes by it"
+    finally:
+        faults.set_wall_clock(0)
+    seen.look()
+
+
+# The bus
+
+def bus_ends(service, number):
+    service.bus.stop(number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_the_bus_is_killed(service, caller, number):
+    """In the midst of a call. Service and workers go; nothing hangs on."""
+    service.obedient()
+    worker = Process.of(int(caller.tool_text("obedient", "pid")))
+    caller.begin_tool("obedient", "block", {"seconds": 60})
+    settle(0.2)
+    daemon = service.daemon()
+    service.bus.stop(number)
+    service.wait_gone(daemon)
+    eventually(lambda: not worker.alive(), "the worker is gone")
+    service.restart_bus()
+
+
+def test_the_bus_is_restarted(service, caller):
+    """The next call on the new bus starts another service, with all that was configured."""
+    service.echo()
+    service.obedient()
+    caller.call_tool("echo", "pid")
+    daemon = service.daemon()
+    for _ in range(3):
+        service.bus.stop(signal.SIGKILL)
+        service.wait_gone(daemon)
+        eventually(lambda: service.worker_processes() == [], "no worker is left")
+        service.restart_bus()
+        again = service.caller()
+        assert again.tool_text("echo", "echo", {"message": "hi"}) == "hi"
+        assert service.daemon() != daemon
+        daemon = service.daemon()
+
+
+# The configuration
+
+@pytest.mark.timeout(200)
+def test_the_configuration_is_replaced_every_10_ms(service, onlooker):
+    """Under load, by good files and wrong ones: no call notices."""
+    text = service.echo("echo", pool={"max": 2, "concurrency": 8, "queue": 64}).read_text()
+    seen = onlooker()
+    caller = service.caller()
+    running, calls = [], 0
+    deadline, number = time.monotonic() + 4 * SLOWNESS, 0
+    while time.monotonic() < deadline:
+        number += 1
+        service.write("servers.d/echo.json", "{" if number % 7 == 3 else text.replace('"args"', f'"description": "{number}",\n"args"'))
+        if number % 5 == 0:
+            service.settings(limits={"calls": 500 + number % 2})
+        running = [call for call in running if not (call.done and text_of(call.wait()).startswith("<"))]
+        while len(running) < 8:
+            running.append(caller.begin_tool("echo", "echo", {"message": f"<{calls}>"}))
+            calls += 1
+        settle(0.01)
+        if number % 20 == 0:
+            seen.look()
+    for call in running:
+        assert text_of(call.wait()).startswith("<")
+    assert number > 50 and calls > 50
+    service.write("servers.d/echo.json", text)
+    assert caller.reload() == []
+    eventually(lambda: len(caller.workers("echo")) <= 2, "the workers of the last one are left", 30)

@@ -1,0 +1,277 @@
+#!/usr/bin/python3
+"""A fuzzer of the live D-Bus interface.
+
+    bus_fuzzer.py [--seconds N] [--seed N] [--way bus|private] [--uid N] [--rounds N]
+
+Calls are made from the service's own introspection data (bus_grammar.py). What must hold: each call has exactly one answer,
+a result or an error of a documented name; a small call of somebody else works all the while; in the end it is the same
+service, with no call left, and with the descriptors and the memory that it had. All that is sent depends on the seed alone:
+what a run found, --seed and --rounds show again. Where something doesn't hold, the message that did it is printed.
+"""
+
+import argparse
+import os
+import random
+import socket
+import struct
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent / "lib")]
+
+from bus_grammar import INTERFACES, PATHS, Grammar, methods_of  # noqa: E402
+from caller import ALICE, ERROR, NAME, PATH, another_user  # noqa: E402
+from raw_connection import ERROR as ERROR_MESSAGE  # noqa: E402
+from raw_connection import METHOD_CALL, METHOD_RETURN, SIGNAL, RawBus, message  # noqa: E402
+from service import SANITIZED, Service  # noqa: E402
+from waiting import SLOWNESS, eventually  # noqa: E402
+
+FAILURES = {ERROR + word for word in
+            ("NoSuchServer ServerDisabled InvalidArguments InvalidJson TooLarge LaunchFailed HandshakeFailed Unavailable WorkerDied "
+             "ProtocolError Timeout Cancelled LimitsExceeded Remote").split()}
+OF_DBUS = {"org.freedesktop.DBus.Error." + word for word in
+           ("AccessDenied InteractiveAuthorizationRequired InvalidArgs InvalidSignature UnknownMethod UnknownObject UnknownInterface "
+            "UnknownProperty PropertyReadOnly NotSupported LimitsExceeded InconsistentMessage").split()}
+WINDOW = 8
+MIB = 1024 * 1024
+
+
+class Finding(Exception):
+    pass
+
+
+class Fuzzer:
+    def __init__(self, service, seed, way="bus", uid=None):
+        self.service = service
+        self.address = service.bus.address if way == "bus" else service.private_address
+        self.way = way
+        self.uid = uid
+        self.seed = seed
+        self.draw = random.Random(seed)
+        self.grammar = Grammar(self.draw)
+        self.raw = None
+        self.sent = {}  # serial → message, while its answer is waited for
+        self.serial = 100
+        self.calls = self.thrown_out = self.rounds = 0
+        self.answers = {}
+        self.methods = [("/org/example/McpExec", *method) for method in self.introspect()]
+        self.calls_to_workers = [method for method in self.methods if method[2].startswith(("Call", "Notify", "ListTools"))]
+
+    def connect(self):
+        if self.raw:
+            self.raw.close()
+        self.sent.clear()
+        with another_user(self.uid):
+            self.raw = RawBus(self.address, fds=self.way == "bus")
+        self.raw.socket.settimeout(30 * SLOWNESS)
+
+    def introspect(self):
+        root = self.service.caller()
+        found = []
+        for path in (PATH, f"{PATH}/server/echo", "/"):
+            text = root.invoke("Introspect", "", path=path, interface="org.freedesktop.DBus.Introspectable")
+            found += methods_of(text)[0]
+        found.append(("org.freedesktop.DBus.ObjectManager", "GetManagedObjects", ""))
+        root.close()
+        return sorted(set(found))
+
+    # One call
+
+    def make(self, tame):
+        """A call: its serial, its bytes, and whether a sound client could have sent it, as all are that are tame."""
+        draw, grammar = self.draw, self.grammar
+        path, interface, member, signature = draw.choice(self.calls_to_workers if draw.random() < 0.5 else self.methods)
+        kind = draw.choice([1, draw.random() * (0.60 if tame else 1)])  # 1: nothing is wrong but, perhaps, a value
+        destination, sound = NAME, True
+        body = grammar.likely_body(member, signature)
+        if kind < 0.15:
+            body = grammar.body(signature)
+        elif kind < 0.35:
+            signature = grammar.signature()
+            body = grammar.body(signature)
+        elif kind < 0.55:
+            path, interface = draw.choice(PATHS), draw.choice(INTERFACES)
+        elif kind < 0.60:
+            member = draw.choice(["Nothing", "a" * 255, member + "_", "_"])
+        elif kind < 0.65:  # a body that is not of its signature
+            signature, sound = grammar.signature(), False
+        elif kind < 0.68:
+            body, sound = body + bytes(draw.randrange(1, 9)), False
+        self.serial += 1
+        data = message(METHOD_CALL, self.serial, destination, path, interface, member, body=body, signature=signature or None)
+        if 0.68 <= kind < 0.72:
+            data, sound = self.damaged(data), False
+        elif 0.72 <= kind < 0.73:
+            data, sound = self.other_header(path, interface, member, body, signature), False
+        return self.serial, data, sound
+
+    def damaged(self, data):
+        """Not in its serial, by which its answer is known."""
+        data = bytearray(data)
+        for _ in range(self.draw.randrange(1, 4)):
+            at = self.draw.choice([1, 2, 3, 4, 5, 6, 12, 13, self.draw.randrange(16, len(data)), self.draw.randrange(16, len(data))])
+            data[at] = self.draw.choice([0, 1, 0x7F, 0x80, 0xFF, self.draw.randrange(256)])
+        return bytes(data)
+
+    def other_header(self, path, interface, member, body, signature):
+        """Fields that a call hasn't, or other types of messages."""
+        draw = self.draw
+        return message(draw.choice([0, 2, 3, 4, 5, 255]), self.serial, NAME, path, interface, member, body=body, signature=signature or None,
+                       sender=draw.choice([None, ":1.1", NAME, "org.freedesktop.DBus"]), reply_serial=draw.choice([None, 0, 1, 2, 3, 1 << 31]),
+                       error=draw.choice([None, "a.b"]), unix_fds=draw.choice([None, 0, 1, 16]))
+
+    # One round: some calls at once, and their answers
+
+    def round(self):
+        self.rounds += 1
+        if not self.raw:
+            self.connect()
+        draw, clean = self.draw, True
+        tame = draw.random() < 0.85
+        plan = [self.make(tame) for _ in range(draw.randrange(1, WINDOW))]
+        with_fds = self.way == "bus" and draw.random() < 0.05
+        half = draw.random() < 0.03
+        try:
+            for serial, data, sound in plan:
+                clean = clean and sound
+                self.sent[serial] = data
+                self.calls += 1
+                if with_fds and sound:
+                    null = os.open("/dev/null", os.O_RDONLY)
+                    socket.send_fds(self.raw.socket, [data], [null])  # more than the header says
+                    os.close(null)
+                    clean = False
+                else:
+                    self.raw.send(data)
+            if half:
+                self.raw.send(plan[0][1][:draw.randrange(1, len(plan[0][1]))])
+                self.drop()
+                return
+            self.collect(clean)
+        except TimeoutError:
+            # Damaged, it may announce more than it brings: whose end is waited for then is the connection's own matter.
+            if clean:
+                raise Finding(f"no answer to {self.shown()}") from None
+            self.drop()
+        except (ConnectionError, struct.error) as error:
+            if clean:
+                raise Finding(f"thrown out ({error}) after {self.shown()}") from None
+            self.thrown_out += 1
+            self.drop()
+
+    def drop(self):
+        self.raw.close()
+        self.raw = None
+
+    def collect(self, clean):
+        """All answers; behind them that to a ping, so that a second one to a call would be seen."""
+        if not clean:
+            self.raw.socket.settimeout(0.3 * SLOWNESS)
+        while self.sent:
+            self.take_answer()
+        self.serial += 1
+        ping = self.serial
+        self.sent[ping] = b"ping"
+        self.raw.send(message(METHOD_CALL, ping, NAME, PATH, "org.freedesktop.DBus.Peer", "Ping"))
+        while self.sent:
+            self.take_answer()
+        self.raw.socket.settimeout(30 * SLOWNESS)
+
+    def take_answer(self):
+        kind, fields, _ = self.receive()
+        if kind not in (METHOD_RETURN, ERROR_MESSAGE):
+            if kind != SIGNAL:
+                raise Finding(f"a message of type {kind}")
+            return
+        serial, name = fields.get(5), fields.get(4)
+        if serial not in self.sent:
+            raise Finding(f"an answer too many, to {serial}: {name}")
+        data = self.sent.pop(serial)
+        self.answers[name] = self.answers.get(name, 0) + 1
+        if name and name not in FAILURES | OF_DBUS:
+            raise Finding(f"the error {name} is not documented: {data[:2000]!r}")
+
+    def receive(self):
+        return self.raw.receive()
+
+    def shown(self):
+        return [(serial, data[:1500]) for serial, data in self.sent.items()]
+
+
+def serve(folder, way, log_level="error"):
+    """A system service with something to call: (service, a caller that nobody disturbs)."""
+    service = Service(folder, system=True, private=way == "private", log_level=log_level)
+    short = {"timeouts": {"start": 10, "call": 2, "stop": 0.3}, "restart": {"burst": 0}}
+    service.echo("echo", access={"users": [ALICE]}, **short)
+    service.obedient("steady", **short)
+    service.obedient("secret", **short)
+    service.run_directly()
+    service.let_others_in()
+    return service
+
+
+def run(service, seed, seconds=None, rounds=None, way="bus", uid=None, say=lambda text: None):
+    """Raises Finding. Returns the fuzzer, with its counts."""
+    control = service.caller()
+    steady = control.tool_text("steady", "pid")
+    fuzzer = Fuzzer(service, seed, way, uid)
+    fds, memory, daemon = len(service.open_fds()), service.private_memory(), service.daemon()
+    deadline = time.monotonic() + (seconds or 1e9)
+    try:
+        while time.monotonic() < deadline and (rounds is None or fuzzer.rounds < rounds):
+            fuzzer.round()
+            if fuzzer.rounds % 50 == 0:
+                before = time.monotonic()
+                if control.tool_text("steady", "echo", {"message": "hi"}) != "hi" or time.monotonic() - before > 2 * SLOWNESS:
+                    raise Finding(f"a small call of another took {time.monotonic() - before:.1f} s")
+                if not SANITIZED and service.private_memory() > memory + 64 * MIB:
+                    raise Finding(f"memory has grown from {memory} to {service.private_memory()}")
+                if len(service.open_fds()) > fds + 100:
+                    raise Finding(f"{len(service.open_fds())} descriptors are open")
+            if fuzzer.rounds % 2000 == 0:
+                say(f"{fuzzer.rounds} rounds, {fuzzer.calls} calls")
+        if fuzzer.raw:
+            fuzzer.drop()
+        if service.daemon() != daemon:
+            raise Finding("the service was replaced")
+        eventually(lambda: control.property("CallsInFlight") == 0, "no call is left", 30)
+        for name in ("echo", "secret", "steady"):
+            control.stop_server(name)
+        eventually(lambda: len(service.open_fds()) <= fds, "the descriptors are given back", 30)
+        if not SANITIZED:
+            eventually(lambda: service.private_memory() < memory + 8 * MIB, "the memory is given back", 30)
+        return fuzzer
+    except Exception as error:
+        alive = "" if service.daemon() == daemon else f"; the service is gone: {service.log_text()[-2000:]}"
+        raise Finding(f"--seed={seed} --rounds={fuzzer.rounds} --way={way} --uid={uid}: {error}{alive}; sent: {fuzzer.shown()}") from error
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--way", choices=["bus", "private"], default="bus")
+    parser.add_argument("--uid", type=int)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "service"
+        folder.mkdir()
+        service = serve(folder, options.way)
+        try:
+            fuzzer = run(service, options.seed, None if options.rounds else options.seconds, options.rounds, options.way, options.uid, print)
+        except Finding as finding:
+            print(f"FOUND: {finding}")
+            return 1
+        finally:
+            service.close()
+    print(f"seed {options.seed}: {fuzzer.rounds} rounds, {fuzzer.calls} calls, {fuzzer.thrown_out} times thrown out; answers:")
+    for answer, count in sorted(fuzzer.answers.items(), key=lambda item: -item[1]):
+        print(f"{count:8} {answer or 'a result'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
