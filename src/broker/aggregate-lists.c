@@ -18,7 +18,7 @@
 
 /* One list of one server */
 typedef struct Part {
-        Gather *gather;
+        Gather *gather = NULL;
         SessionServer *server;
         ListKind kind;
         enum { PART_WAITING, PART_ASKED, PART_DONE } state;
@@ -412,7 +412,7 @@ int aggregate_list(Session *session, const RpcInput *input, const McpClient *cli
         JsonSlice said = json_get(input->params.text, "cursor");
         _cleanup_(freep) char *cursor = json_decode(said);
         SessionServer *first = session->servers;
-        Gather *gather;
+        Gather *gather = NULL;
         size_t item = 0;
         int r;
 
@@ -435,7 +435,7 @@ int aggregate_list(Session *session, const RpcInput *input, const McpClient *cli
 }
 
 int aggregate_find_out(Session *session, const RpcInput *input, const char *method, Failure *failure) {
-        Gather *gather;
+        Gather *gather = NULL;
         int r;
 
         r = gather_new(session, input, method, 2 * session->n_servers, &gather, failure);
@@ -456,7 +456,7 @@ int aggregate_find_out(Session *session, const RpcInput *input, const char *meth
 
 int aggregate_wait(Session *session, const RpcInput *input, const char *method, SessionServer *server,
                    Failure *failure) {
-        Gather *gather;
+        Gather *gather = NULL;
         int r;
 
         r = gather_new(session, input, method, 0, &gather, failure);
@@ -490,7 +490,7 @@ bool aggregate_waits(const Session *session) {
 }
 
 static Gather *find_gather(const Session *session, JsonSlice id) {
-        Gather *gather;
+        Gather *gather = NULL;
 
         if (session->aggregate)
                 TAILQ_FOREACH(gather, &session->aggregate->gathers, link)
@@ -520,7 +520,7 @@ void aggregate_cancel(Session *session, JsonSlice id) {
 }
 
 void aggregate_abandon(Session *session) {
-        Gather *gather;
+        Gather *gather = NULL;
 
         while ((gather = TAILQ_FIRST(&session->aggregate->gathers)))
                 abandon(gather);

@@ -222,7 +222,7 @@ int stream_new(sd_event *event, int input, int output, size_t line_max, const St
                 .output_fd = output,
                 .reading = true,
                 .lines.limit = line_max,
-                .cork = { on_uncorked, stream },
+                .cork = { .flush = on_uncorked, .userdata = stream },
         };
 
         r = take_end(&stream->input_fd, /* input= */ true, &stream->input_socket);

@@ -45,7 +45,7 @@ static const OptionInfo option_infos[] = {
         { "quiet", 'q', NULL, "", "Say nothing that isn't asked for" },
         { "color", 0, "WHEN", "", "auto, always or never" },
         { "code", 'c', "CODE", "run", "The code itself" },
-        { "job", 0, NULL, "call run", "Let the call outlive this program" },
+        { "job", 0, NULL, "call run", "Let it go on when this program ends" },
         { "stdin", 0, NULL, "run", "Pass the own standard input to the code" },
         { "jobs", 'j', "N", "batch", "So many requests at a time (16)" },
         { "follow", 'f', NULL, "logs", "Wait for more" },
