@@ -122,7 +122,11 @@ char *text_escape(const char *data, size_t size, size_t max) {
         return TAKE_PTR(text);
 }
 
-/* Levenshtein's distance, one row at a time */
+static char lower(char c) {
+        return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
+/* Levenshtein's distance, one row at a time; capitals are no distance. */
 static unsigned edit_distance(const char *a, const char *b) {
         unsigned row[64];
         size_t n = strlen(b);
@@ -137,7 +141,7 @@ static unsigned edit_distance(const char *a, const char *b) {
 
                 row[0] = i + 1;
                 for (size_t j = 0; j < n; j++) {
-                        unsigned change = diagonal + (a[i] != b[j]);
+                        unsigned change = diagonal + (lower(a[i]) != lower(b[j]));
 
                         diagonal = row[j + 1];
                         row[j + 1] = MIN(change, MIN(row[j], diagonal) + 1);

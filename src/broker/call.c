@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "broker/message-ids.h"
+#include "broker/session.h"
 
 #define METHOD_MAX_BYTES 256
 #define TOOL_MAX_BYTES 1024
@@ -45,25 +46,26 @@ static int check_method(const CallSpec *spec, Failure *failure) {
         return 0;
 }
 
-static int read_params(const CallSpec *spec, size_t size, const ServerConfig *config, McpParams *ret,
-                       Failure *failure) {
+int call_refuse_params(const char *what, int r, unsigned depth, const JsonError *error, Failure *failure) {
+        if (r == -EINVAL)
+                return failure_set(failure, FAILURE_INVALID_ARGUMENTS, "%s %s (at byte %zu)", what, error->reason,
+                                   error->offset);
+        if (r == -E2BIG)
+                return failure_set(failure, FAILURE_INVALID_JSON,
+                                   "%s: nested deeper than %u at byte %zu (limits.depth)", what, depth, error->offset);
+        return failure_set(failure, FAILURE_INVALID_JSON, "%s: invalid JSON at byte %zu: %s", what, error->offset,
+                           error->reason);
+}
+
+static int read_params(const CallSpec *spec, const char *params, size_t size, const ServerConfig *config,
+                       McpParams *ret, Failure *failure) {
         unsigned depth = config->limits.depth;
         const char *what = spec->tool ? "arguments" : "params";
         JsonError error;
         int r;
 
-        r = server_config_wire(config)->read_params(spec->params, size, depth, ret, &error);
-        if (r >= 0)
-                return 0;
-
-        if (r == -EINVAL)
-                return failure_set(failure, FAILURE_INVALID_ARGUMENTS, "%s %s (at byte %zu)", what, error.reason,
-                                   error.offset);
-        if (r == -E2BIG)
-                return failure_set(failure, FAILURE_INVALID_JSON,
-                                   "%s: nested deeper than %u at byte %zu (limits.depth)", what, depth, error.offset);
-        return failure_set(failure, FAILURE_INVALID_JSON, "%s: invalid JSON at byte %zu: %s", what, error.offset,
-                           error.reason);
+        r = server_config_wire(config)->read_params(params, size, depth, ret, &error);
+        return r >= 0 ? 0 : call_refuse_params(what, r, depth, &error, failure);
 }
 
 static uint64_t now_monotonic(Manager *manager) {
@@ -129,7 +131,7 @@ void call_record(Manager *manager, const Client *client, const char *server, con
 }
 
 /* Nothing of the call is left when its owner is told, so that it can start another. */
-static void call_end(Call *call, const Outcome *outcome) {
+void call_end(Call *call, const Outcome *outcome) {
         Manager *manager = call->manager;
         const Request *request = &call->request;
         bool unnamed = !request->params.tool && streq(request->method, "tools/call");
@@ -137,14 +139,16 @@ static void call_end(Call *call, const Outcome *outcome) {
         FailureCode code = !outcome ? FAILURE_CANCELLED : outcome->failure ? outcome->failure->code : FAILURE_NONE;
         Record record;
 
-        record_take(&record, manager, call->client, call->server->config->name, request->method,
-                    request->params.tool ?: tool, call->started, failure_code_to_string(code));
+        record_take(&record, manager, call->client, call->server_name, request->method, request->params.tool ?: tool,
+                    call->started, failure_code_to_string(code));
         TAILQ_REMOVE(&call->client->calls, call, link);
         call->client->n_calls--;
         quota_release_call(&manager->quota, call->client->uid, call->bytes);
         call->done(call, outcome);
+        call_file_free(call->file);
         free(call);
         record_write(&record);
+        sessions_pump(manager);
         manager->handlers->maybe_idle(manager->userdata);
 }
 
@@ -153,17 +157,28 @@ static void on_done(Request *request, const Outcome *outcome) {
 }
 
 void call_cancel(Call *call, const char *reason) {
-        pool_cancel(&call->request, reason);
+        if (call->request.pool)
+                pool_cancel(&call->request, reason);
         call_end(call, NULL);
+}
+
+void call_fail(Call *call, const Failure *failure) {
+        if (call->request.pool)
+                pool_cancel(&call->request, failure_message(failure));
+        call_end(call, &(Outcome){ .failure = failure });
 }
 
 /* The caller knows its request by the token that it chose, the worker by one of the broker. */
 static void on_progress(Request *request, JsonSlice params, const JsonTraits *traits) {
         Call *call = (Call *)((char *)request - offsetof(Call, request));
-        JsonSlice token = json_get(params, "progressToken");
-        JsonSlice before = { params.data, token.data - params.data },
+        JsonSlice token = json_get(params, "progressToken"), before = { params.data, token.data - params.data },
                   behind = { token.data + token.size, params.data + params.size - (token.data + token.size) };
         Buffer text = {};
+
+        if (call->progress) {
+                call->progress(call, params);
+                return;
+        }
 
         if (json_append(&text, before, traits) >= 0 &&
             json_append(&text, request->params.token, &request->params.traits) >= 0 &&
@@ -174,65 +189,128 @@ static void on_progress(Request *request, JsonSlice params, const JsonTraits *tr
         buffer_done(&text);
 }
 
-int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *failure) {
-        size_t size = strlen(spec->params), limit = manager->quota.settings.limits.message;
-        _cleanup_(freep) Call *call = NULL;
+static int check(const CallSpec *spec, const Server *server, Failure *failure) {
+        const ServerConfig *config = server->config;
+        int r;
+
+        r = check_method(spec, failure);
+        if (r < 0)
+                return r;
+        if (spec->kind == REQUEST_NOTIFICATION && !server_config_wire(config)->append_notification)
+                return failure_set(failure, FAILURE_INVALID_ARGUMENTS,
+                                   "Server %s can't be notified: protocol %s has no notifications to a worker",
+                                   spec->server, server_protocol_to_string(config->protocol));
+        if (spec->timeout > config->timeouts.call_max)
+                return failure_set(failure, FAILURE_INVALID_ARGUMENTS,
+                                   "timeout is %.3g s, and server %s allows %.3g s (timeouts.call_max)",
+                                   (double)spec->timeout / USEC_PER_SEC, spec->server,
+                                   (double)config->timeouts.call_max / USEC_PER_SEC);
+        return 0;
+}
+
+static int check_size(Manager *manager, const CallSpec *spec, size_t size, Failure *failure) {
+        size_t limit = manager->quota.settings.limits.message;
+
+        if (size <= limit)
+                return 0;
+
+        return failure_set(failure, FAILURE_TOO_LARGE,
+                           "%s has %zu bytes, and the limit for an inline request is %zu (limits.message in "
+                           "mcp-exec.json): CallFd takes larger ones",
+                           spec->tool ? "arguments" : "params", size, limit);
+}
+
+int call_submit(Call *call, Failure *failure) {
         ServerPool *server_pool;
+        int r;
+
+        r = manager_get_callable(call->manager, call->server_name, &call->server, failure);
+        if (r < 0)
+                return r;
+        if (client_note_server(call->client, call->server) < 0 ||
+            server_get_pool(call->server, call->client, &server_pool) < 0)
+                return failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
+
+        if (call->progress && !call->request.params.token.data)
+                call->request.params.token = (JsonSlice){ "0", 1 };
+        return pool_submit(server_pool->pool, &call->request, failure);
+}
+
+static Call *call_free(Call *call) {
+        call_file_free(call->file);
+        free(call);
+        return NULL;
+}
+DEFINE_CLEANUP(Call *, call_free, call_freep)
+
+/* Files are looked through first, and the call goes on when that is done. */
+static int begin(Call *call, const CallSpec *spec, Failure *failure) {
+        const char *params = spec->params;
+        size_t size = params ? strlen(params) : 0;
+        int r;
+
+        r = spec->file ? call_file_new(call, spec, failure) : check_size(call->manager, spec, size, failure);
+        if (r >= 0 && spec->file)
+                params = call_file_text(call->file, &size);
+        if (r >= 0 && params) {
+                call->bytes = size;
+                r = read_params(spec, params, size, call->server->config, &call->request.params, failure);
+        }
+        if (r < 0)
+                return r;
+
+        call->request.params.tool = spec->tool;
+
+        r = quota_charge_call(&call->manager->quota, call->client->uid, call->client->n_calls, call->bytes, failure);
+        if (r < 0)
+                return r;
+
+        TAILQ_INSERT_TAIL(&call->client->calls, call, link);
+        call->client->n_calls++;
+        r = params ? call_submit(call, failure) : call_file_scan(call, failure);
+        if (r < 0) {
+                TAILQ_REMOVE(&call->client->calls, call, link);
+                call->client->n_calls--;
+                quota_release_call(&call->manager->quota, call->client->uid, call->bytes);
+        }
+        return r;
+}
+
+int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *failure) {
+        _cleanup_(call_freep) Call *call = NULL;
         Server *server;
         int r;
 
         r = manager_get_callable(manager, spec->server, &server, failure);
+        if (r >= 0)
+                r = check(spec, server, failure);
         if (r < 0)
                 return r;
-        r = check_method(spec, failure);
-        if (r < 0)
-                return r;
-        if (spec->kind == REQUEST_NOTIFICATION && !server_config_wire(server->config)->append_notification)
-                return failure_set(failure, FAILURE_INVALID_ARGUMENTS,
-                                   "Server %s can't be notified: protocol %s has no notifications to a worker",
-                                   spec->server, server_protocol_to_string(server->config->protocol));
-        if (size > limit)
-                return failure_set(failure, FAILURE_TOO_LARGE,
-                                   "%s has %zu bytes, and the limit for an inline request is %zu (limits.message in "
-                                   "mcp-exec.json)",
-                                   spec->tool ? "arguments" : "params", size, limit);
 
         call = new0(Call, 1);
-        if (!call || client_note_server(client, server) < 0 || server_get_pool(server, client, &server_pool) < 0)
+        if (!call)
                 return failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
 
         *call = (Call){
                 .request = { .kind = spec->kind,
                              .caller = client,
                              .method = spec->method,
+                             .large = spec->large,
+                             .timeout = spec->timeout,
                              .done = on_done,
                              .progress = on_progress },
                 .manager = manager,
                 .client = client,
                 .server = server,
+                .server_name = spec->server,
                 .started = now_monotonic(manager),
-                .bytes = size,
                 .done = spec->done,
+                .progress = spec->progress,
                 .userdata = spec->userdata,
         };
-        r = read_params(spec, size, server->config, &call->request.params, failure);
+        r = begin(call, spec, failure);
         if (r < 0)
                 return r;
-        call->request.params.tool = spec->tool;
-
-        r = quota_charge_call(&manager->quota, client->uid, client->n_calls, size, failure);
-        if (r < 0)
-                return r;
-
-        TAILQ_INSERT_TAIL(&client->calls, call, link);
-        client->n_calls++;
-        r = pool_submit(server_pool->pool, &call->request, failure);
-        if (r < 0) {
-                TAILQ_REMOVE(&client->calls, call, link);
-                client->n_calls--;
-                quota_release_call(&manager->quota, client->uid, size);
-                return r;
-        }
 
         TAKE_PTR(call);
         return 0;

@@ -2,16 +2,21 @@
 
 #include "broker/manager.h"
 
+typedef struct CallFile CallFile;
+
 /* One request of one client, from its acceptance to its one answer. */
 struct Call {
         Request request;
         TAILQ_ENTRY(Call) link; /* of its client's */
         Manager *manager;
         Client *client;
-        Server *server;
+        Server *server; /* once it is submitted */
+        const char *server_name;
         uint64_t started; /* usec, CLOCK_MONOTONIC */
         size_t bytes;
+        CallFile *file; /* its params stand in a file */
         void (*done)(Call *call, const Outcome *outcome);
+        void (*progress)(Call *call, JsonSlice params);
         void *userdata;
 };
 
@@ -20,6 +25,11 @@ typedef struct CallSpec {
         const char *server, *method;
         const char *tool;   /* set: method is tools/call, params its arguments */
         const char *params; /* JSON text, "" for none */
+        MemoryFile *file;   /* instead of params: they stand there; referenced */
+        uint64_t timeout;   /* usec, up to timeouts.call_max; 0: timeouts.call */
+        bool large;         /* the result may stand in a file */
+        /* Asks for progress in any case, and is told what the server says; NULL: the client is, where it asked. */
+        void (*progress)(Call *call, JsonSlice params);
         /* Called once, unless call_start() failed: the call is freed behind it. outcome is NULL where the client has
          * left, and there is nobody to answer. */
         void (*done)(Call *call, const Outcome *outcome);
@@ -37,6 +47,19 @@ void call_record(Manager *manager, const Client *client, const char *server, con
 
 /* Its client doesn't wait any more. */
 void call_cancel(Call *call, const char *reason);
+
+/* Its worker is told to give it up, its client why. */
+void call_fail(Call *call, const Failure *failure);
+
+/* Between call.c and call-file.c only */
+void call_end(Call *call, const Outcome *outcome);
+int call_submit(Call *call, Failure *failure);
+int call_refuse_params(const char *what, int r, unsigned depth, const JsonError *error, Failure *failure);
+int call_file_new(Call *call, const CallSpec *spec, Failure *failure); /* sets call->file */
+const char *call_file_text(const CallFile *file, size_t *ret_size);    /* NULL: it is too large for that */
+int call_file_scan(Call *call,
+                   Failure *failure); /* has it looked through, a piece in each turn of the loop, and sent */
+CallFile *call_file_free(CallFile *file);
 
 /* One item of a batch: its failure, or its result's JSON text, which it owns */
 typedef struct BatchItem {

@@ -16,6 +16,7 @@ typedef struct Client {
         uid_t uid;
         gid_t *gids;
         size_t n_gids;
+        unsigned profile; /* what it does for servers that ask: MCP_PROFILE_*, sessions alone */
 
         CallList calls;
         unsigned n_calls;

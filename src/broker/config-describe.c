@@ -52,6 +52,10 @@ static char *describe(const ServerConfig *config, const char *launcher, const ch
         (void)cJSON_AddStringToObject(tree, "isolation", server_isolation_to_string(config->isolation));
         (void)cJSON_AddStringToObject(tree, "scope", server_scope_to_string(config->scope));
         (void)cJSON_AddStringToObject(tree, "era", mcp_era_to_string(config->era));
+        (void)cJSON_AddStringToObject(tree, "lists", server_lists_to_string(config->lists));
+        part = cJSON_AddArrayToObject(tree, "tools_digest");
+        for (char **s = config->tools_digest; s && *s; s++)
+                (void)cJSON_AddItemToArray(part, cJSON_CreateString(*s));
         (void)cJSON_AddBoolToObject(tree, "idempotent", config->idempotent);
 
         part = describe_section(tree, "keep_alive");

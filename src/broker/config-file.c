@@ -213,7 +213,7 @@ static const ConfigKey restart_keys[] = {
 };
 
 static const ConfigKey limits_keys[] = {
-        { "message", config_read_number, CONFIG(limits.message), .min = 1024, .max = 1 << 28 },
+        { "message", config_read_number, CONFIG(limits.message), .min = 1024, .max = UINT64_C(1) << 32 },
         { "depth", config_read_unsigned, CONFIG(limits.depth), .min = 4, .max = JSON_DEPTH_MAX },
 };
 
@@ -234,6 +234,8 @@ static const ConfigKey server_keys[] = {
         { "isolation", config_read_word, CONFIG(isolation), .extra = server_isolation_from_string },
         { "scope", config_read_word, CONFIG(scope), .extra = server_scope_from_string },
         { "era", config_read_word, CONFIG(era), .extra = era_from_word },
+        { "lists", config_read_word, CONFIG(lists), .extra = server_lists_from_string },
+        { "tools_digest", config_read_strings, CONFIG(tools_digest), .extra = NULL },
         { "idempotent", config_read_bool, CONFIG(idempotent), .extra = NULL },
         { "keep_alive", read_keep_alive, 0, .extra = NULL },
         { "pool", config_read_section, 0, .extra = SECTION(pool_keys) },
@@ -299,6 +301,9 @@ static void check_server(ConfigReader *reader, const cJSON *object, ServerConfig
         if (config->isolation == SERVER_ISOLATION_RESET && !said(object, "recycle", "calls"))
                 config->recycle.calls = RESET_CALLS;
         check_transport(reader, config);
+        if (config->tools_digest && (config->protocol != SERVER_PROTOCOL_MCP || server_config_per_call(config)))
+                report_key(reader, "tools_digest",
+                           "tools_digest is for MCP servers whose process has more than one call");
 
         if (one && said(object, "pool", "concurrency") && config->pool.concurrency != 1) {
                 config_enter(reader, "pool");
@@ -408,15 +413,23 @@ int config_read_servers(const char *file, const char *stem, const char *text, si
 void settings_init(Settings *settings) {
         *settings = (Settings){
                 .idle_timeout = 300 * USEC_PER_SEC,
+                .keep_jobs = 300 * USEC_PER_SEC,
                 .limits = {
                         .calls_per_connection = 32,
                         .calls_per_user = 64,
                         .calls = 512,
                         .workers_per_user = 8,
                         .workers = 64,
+                        .sessions_per_user = 64,
+                        .sessions = 512,
                         .queued_bytes_per_user = 8 << 20,
                         .queued_bytes = 64 << 20,
                         .message = 1 << 20,
+                        .jobs_per_user = 32,
+                        .jobs = 256,
+                        .finished_jobs_per_user = 32,
+                        .payload_bytes_per_user = 256 << 20,
+                        .payload_bytes = UINT64_C(1) << 30,
                 },
         };
 }
@@ -443,14 +456,24 @@ int config_read_settings(const char *file, const char *text, size_t size, Proble
                 { "calls", config_read_unsigned, SETTING(limits.calls), .min = 1, .max = 1e6 },
                 { "workers_per_user", config_read_unsigned, SETTING(limits.workers_per_user), .min = 1, .max = 1e4 },
                 { "workers", config_read_unsigned, SETTING(limits.workers), .min = 1, .max = 1e4 },
+                { "sessions_per_user", config_read_unsigned, SETTING(limits.sessions_per_user), .min = 1, .max = 1e4 },
+                { "sessions", config_read_unsigned, SETTING(limits.sessions), .min = 1, .max = 1e4 },
                 { "queued_bytes_per_user", config_read_number, SETTING(limits.queued_bytes_per_user), .min = 1,
                   .max = 1e12 },
                 { "queued_bytes", config_read_number, SETTING(limits.queued_bytes), .min = 1, .max = 1e12 },
                 { "message", config_read_number, SETTING(limits.message), .min = 1024, .max = 8 << 20 },
+                { "jobs_per_user", config_read_unsigned, SETTING(limits.jobs_per_user), .min = 0, .max = 1e6 },
+                { "jobs", config_read_unsigned, SETTING(limits.jobs), .min = 0, .max = 1e6 },
+                { "finished_jobs_per_user", config_read_unsigned, SETTING(limits.finished_jobs_per_user), .min = 0,
+                  .max = 1e6 },
+                { "payload_bytes_per_user", config_read_number, SETTING(limits.payload_bytes_per_user), .min = 1,
+                  .max = 1e12 },
+                { "payload_bytes", config_read_number, SETTING(limits.payload_bytes), .min = 1, .max = 1e12 },
         };
         static const ConfigSection limits_section = { limits, ELEMENTSOF(limits) };
         static const ConfigKey keys[] = {
                 { "idle_timeout", read_idle_timeout, 0, .min = 0, .max = SECONDS_MAX },
+                { "keep_jobs", config_read_seconds, SETTING(keep_jobs), .min = 0, .max = SECONDS_MAX },
                 { "log_level", config_read_word, SETTING(log_level), .extra = log_level_from_string },
                 { "log_calls", config_read_word, SETTING(log_calls), .extra = call_level_from_string },
                 { "limits", config_read_section, 0, .extra = &limits_section },

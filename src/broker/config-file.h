@@ -19,13 +19,17 @@ void problems_clear(ProblemList *problems);
 typedef struct Settings {
         uint64_t idle_timeout; /* usec; USEC_INFINITY: never */
         bool idle_timeout_set;
-        int log_level; /* 0: not said */
-        int log_calls; /* the level of the record that each call leaves; 0: not said */
+        uint64_t keep_jobs; /* usec: for so long a job is there when it is done */
+        int log_level;      /* 0: not said */
+        int log_calls;      /* the level of the record that each call leaves; 0: not said */
         struct {
                 unsigned calls_per_connection, calls_per_user, calls;
                 unsigned workers_per_user, workers;
+                unsigned sessions_per_user, sessions;
                 uint64_t queued_bytes_per_user, queued_bytes;
                 uint64_t message; /* one inline request or reply */
+                unsigned jobs_per_user, jobs, finished_jobs_per_user;
+                uint64_t payload_bytes_per_user, payload_bytes;
         } limits;
 } Settings;
 

@@ -3,7 +3,10 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "broker/call.h"
-#include "broker/tools.h"
+#include "broker/job.h"
+#include "broker/list-store.h"
+#include "broker/payload.h"
+#include "broker/session.h"
 
 static void log_problems(const Catalogue *catalogue) {
         const Problem *problem;
@@ -88,6 +91,7 @@ static void apply(Manager *manager) {
                 came_or_went = came_or_went || came;
                 if (came)
                         manager->handlers->server_added(manager->userdata, server);
+                sessions_server_came(server);
                 manager->handlers->server_changed(manager->userdata, server, QUOTA_EVERYBODY);
         }
 
@@ -151,6 +155,7 @@ unsigned manager_workers(const Manager *manager, uid_t viewer) {
 
 unsigned manager_calls(const Manager *manager, uid_t viewer) {
         const Client *client;
+        const Job *job;
         unsigned n = 0;
 
         if (viewer == QUOTA_EVERYBODY)
@@ -159,25 +164,23 @@ unsigned manager_calls(const Manager *manager, uid_t viewer) {
         TAILQ_FOREACH(client, &manager->clients, link)
                 if (client->uid == viewer)
                         n += client->n_calls;
+        TAILQ_FOREACH(job, &manager->jobs, link)
+                if (job->client->uid == viewer)
+                        n += job->client->n_calls;
 
         return n;
 }
 
 void manager_client_gone(Manager *manager, Client *client) {
         Call *call;
-        Server *server;
 
+        sessions_client_gone(manager, client);
         while ((call = TAILQ_FIRST(&client->calls)))
                 call_cancel(call, "the caller has left");
+        jobs_client_gone(manager, client);
 
-        for (size_t i = 0; i < client->n_servers; i++) {
-                ServerPool *server_pool;
-
-                server = client->servers[i];
-                server_pool = server->config->scope == SERVER_SCOPE_CLIENT ? server_find_pool(server, client) : NULL;
-                if (server_pool)
-                        pool_stop(server_pool->pool, FAILURE_CANCELLED, "its client has left", /* drain= */ false);
-        }
+        for (size_t i = 0; i < client->n_servers; i++)
+                server_stop_client(client->servers[i], client);
 
         TAILQ_REMOVE(&manager->clients, client, link);
         client_free(client);
@@ -215,20 +218,23 @@ int manager_get_callable(Manager *manager, const char *name, Server **ret, Failu
 }
 
 bool manager_idle(const Manager *manager) {
-        return manager->quota.calls == 0 && manager->quota.workers == 0;
+        return manager->quota.calls == 0 && manager->quota.workers == 0 && manager->quota.sessions == 0 &&
+               TAILQ_EMPTY(&manager->jobs);
 }
 
 void manager_leave(Manager *manager) {
         Server *server;
         ServerPool *server_pool;
 
+        jobs_forget(manager);
         TAILQ_FOREACH(server, &manager->servers, link)
                 TAILQ_FOREACH(server_pool, &server->pools, link)
                         pool_stop(server_pool->pool, FAILURE_UNAVAILABLE, "the service is leaving", /* drain= */ true);
 }
 
-int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder, const char *const *folders,
-                bool required, const ManagerHandlers *handlers, void *userdata, Manager **ret) {
+int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder, const char *cache_folder,
+                const char *const *folders, bool required, const ManagerHandlers *handlers, void *userdata,
+                Manager **ret) {
         _cleanup_(manager_freep) Manager *manager = new0(Manager, 1);
         int r;
 
@@ -244,9 +250,17 @@ int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder,
         quota_init(&manager->quota);
         TAILQ_INIT(&manager->servers);
         TAILQ_INIT(&manager->clients);
+        TAILQ_INIT(&manager->jobs);
+        TAILQ_INIT(&manager->files);
+        TAILQ_INIT(&manager->payloads);
+        TAILQ_INIT(&manager->sessions);
+        r = sessions_init(manager);
+        if (r < 0)
+                return r;
 
         manager->eras = era_cache_new(runtime_folder);
-        if (!manager->eras)
+        manager->lists = list_store_new(cache_folder);
+        if (!manager->eras || !manager->lists)
                 return -ENOMEM;
 
         r = catalogue_new(event, folders, required, on_catalogue_changed, manager, &manager->catalogue);
@@ -273,12 +287,18 @@ Manager *manager_free(Manager *manager) {
         TAILQ_FOREACH(server, &manager->servers, link)
                 TAILQ_FOREACH(server_pool, &server->pools, link)
                         pool_stop(server_pool->pool, FAILURE_UNAVAILABLE, "the service is leaving", /* drain= */ false);
+        jobs_forget(manager);
+        sessions_done(manager);
         while ((client = TAILQ_FIRST(&manager->clients)))
                 manager_client_gone(manager, client);
         while ((server = TAILQ_FIRST(&manager->servers)))
                 server_free(server);
         catalogue_free(manager->catalogue);
         era_cache_free(manager->eras);
+        payloads_forget(manager);
+        sd_event_source_disable_unref(manager->files_source);
+        sd_event_source_disable_unref(manager->job_timer);
+        list_store_free(manager->lists);
         quota_done(&manager->quota);
         sd_event_unref(manager->event);
         free(manager);

@@ -8,7 +8,12 @@
 
 typedef struct Manager Manager;
 typedef struct ServerPool ServerPool;
-typedef struct ToolCache ToolCache;
+typedef struct Job Job;
+typedef struct ListCache ListCache;
+typedef struct ListStore ListStore;
+typedef struct Interests Interests;
+typedef struct Session Session;
+typedef struct SessionServer SessionServer;
 
 /* What the manager tells whoever shows it to the world. */
 typedef struct ManagerHandlers {
@@ -26,15 +31,29 @@ typedef struct ManagerHandlers {
         /* To one client that is entitled to it */
         void (*notification)(void *userdata, Client *client, const Server *server, const char *method, JsonSlice params,
                              const JsonTraits *traits);
-        void (*maybe_idle)(void *userdata); /* a worker or a call went */
+        void (*job_added)(void *userdata, Job *job);
+        void (*job_progress)(void *userdata, Job *job);
+        void (*job_finished)(void *userdata, Job *job);
+        void (*job_removed)(void *userdata, Job *job);
+        /* One that was attached by this client */
+        void (*session_closed)(void *userdata, Client *opener, const char *id, const char *reason);
+        /* Whether the client may use the server, as far as that is known without asking anybody */
+        bool (*may_use)(void *userdata, const Client *client, const Server *server);
+        void (*maybe_idle)(void *userdata); /* a worker, a call, a session or a job went */
 } ManagerHandlers;
+
+#define ASKERS_MAX 32
 
 /* A pool with what the broker knows of its owner */
 struct ServerPool {
         TAILQ_ENTRY(ServerPool) link;
         Server *server;
         Pool *pool;
-        uid_t uid; /* QUOTA_EVERYBODY with scope shared */
+        uid_t uid;                            /* QUOTA_EVERYBODY with scope shared */
+        TAILQ_HEAD(, SessionServer) sessions; /* that use it: it stays for them */
+        SessionServer *starter; /* of these, for whom a worker was started or told of roots last; or NULL */
+        uint64_t roots_due;     /* usec, CLOCK_MONOTONIC: until then who asks for roots means those */
+        Interests *interests;   /* of its sessions; NULL: none yet */
 };
 
 /* A configured server, or one that was and still has workers */
@@ -44,7 +63,9 @@ struct Server {
         ServerConfig *config;
         bool gone; /* from the configuration */
         TAILQ_HEAD(, ServerPool) pools;
-        TAILQ_HEAD(, ToolCache) tools;
+        char *askers[ASKERS_MAX]; /* tools that were seen to ask their caller something */
+        unsigned n_askers;
+        TAILQ_HEAD(, ListCache) lists;
 };
 
 typedef TAILQ_HEAD(ServerList, Server) ServerList;
@@ -56,16 +77,27 @@ struct Manager {
         const ManagerHandlers *handlers;
         void *userdata;
         EraCache *eras;
+        ListStore *lists;
         Quota quota;
         int log_calls;      /* the level where the configuration doesn't say */
         ServerList servers; /* sorted by name */
         ClientList clients;
+        TAILQ_HEAD(, Job) jobs;
+        sd_event_source *job_timer;   /* for the next one that isn't kept any longer */
+        TAILQ_HEAD(, CallFile) files; /* that are looked through: the one whose turn it is first */
+        sd_event_source *files_source;
+        TAILQ_HEAD(, Payload) payloads; /* that are open elsewhere alone */
+        sd_event_source *payload_timer;
+        uint64_t payload_pause; /* usec, until these are looked at again */
+        TAILQ_HEAD(, Session) sessions;
+        sd_event_source *sessions_source; /* what has to be done for them when the loop is back */
 };
 
-/* launcher has to outlive it. runtime_folder: for what has to be remembered from one run to the next, or NULL; folders
- * and required: catalogue_new()'s. */
-int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder, const char *const *folders,
-                bool required, const ManagerHandlers *handlers, void *userdata, Manager **ret);
+/* launcher has to outlive it. runtime_folder: for what has to be remembered from one run to the next, or NULL;
+ * cache_folder: likewise, also over restarts of the machine; folders and required: catalogue_new()'s. */
+int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder, const char *cache_folder,
+                const char *const *folders, bool required, const ManagerHandlers *handlers, void *userdata,
+                Manager **ret);
 Manager *manager_free(Manager *manager); /* clients and calls have to be gone; kills the workers */
 
 /* Reads the configuration again. */
@@ -83,10 +115,10 @@ unsigned manager_calls(const Manager *manager, uid_t viewer);
 /* The client left the bus: its calls are cancelled, and its own workers stopped. Frees it. */
 void manager_client_gone(Manager *manager, Client *client);
 
-/* No call and no worker: nothing that anybody would miss */
+/* No call, worker or session, and no job, also none that is kept: nothing that anybody would miss */
 bool manager_idle(const Manager *manager);
 
-/* Lets the warm workers go; calls under way are finished. */
+/* Lets the warm workers and the jobs that are done go; calls under way are finished. */
 void manager_leave(Manager *manager);
 
 /* Always -EREMOTEIO, with *failure set: NoSuchServer, and what may have been meant. */
@@ -107,6 +139,9 @@ void server_set_config(Server *server, ServerConfig *config); /* NULL: it is con
 /* Whether somebody who sees what belongs to viewer sees this pool: that of everybody is seen by all, and
  * QUOTA_EVERYBODY as the viewer sees all. */
 bool server_pool_visible(const ServerPool *server_pool, uid_t viewer);
+
+/* Stops the workers that are this client's alone. */
+void server_stop_client(Server *server, const Client *client);
 
 /* "disabled", "inactive", "starting", "active" or "failing", as the viewer sees it */
 const char *server_state(const Server *server, uid_t viewer);

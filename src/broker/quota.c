@@ -3,8 +3,8 @@
 struct QuotaUser {
         TAILQ_ENTRY(QuotaUser) link;
         uid_t uid;
-        unsigned calls, workers;
-        uint64_t queued_bytes;
+        unsigned calls, workers, sessions, jobs;
+        uint64_t queued_bytes, payload_bytes;
 };
 
 void quota_init(Quota *quota) {
@@ -41,7 +41,8 @@ static QuotaUser *get_user(Quota *quota, uid_t uid) {
 
 /* A user of whom nothing is charged isn't kept. */
 static void put_user(Quota *quota, QuotaUser *user) {
-        if (user->calls > 0 || user->workers > 0 || user->queued_bytes > 0)
+        if (user->calls > 0 || user->workers > 0 || user->sessions > 0 || user->jobs > 0 || user->queued_bytes > 0 ||
+            user->payload_bytes > 0)
                 return;
 
         TAILQ_REMOVE(&quota->users, user, link);
@@ -98,6 +99,39 @@ void quota_release_call(Quota *quota, uid_t uid, size_t bytes) {
         put_user(quota, user);
 }
 
+int quota_charge_session(Quota *quota, uid_t uid, Failure *failure) {
+        const __typeof__(quota->settings.limits) *limits = &quota->settings.limits;
+        QuotaUser *user = get_user(quota, uid);
+        int r = 0;
+
+        if (!user)
+                return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
+
+        if (user->sessions >= limits->sessions_per_user)
+                r = exceeded(failure, "sessions of this user are open", limits->sessions_per_user, "sessions_per_user");
+        else if (quota->sessions >= limits->sessions)
+                r = exceeded(failure, "sessions are open", limits->sessions, "sessions");
+        if (r < 0) {
+                put_user(quota, user);
+                return r;
+        }
+
+        user->sessions++;
+        quota->sessions++;
+        return 0;
+}
+
+void quota_release_session(Quota *quota, uid_t uid) {
+        QuotaUser *user = get_user(quota, uid);
+
+        quota->sessions--;
+        if (!user)
+                return;
+
+        user->sessions--;
+        put_user(quota, user);
+}
+
 int quota_charge_worker(Quota *quota, uid_t uid, Failure *failure) {
         const __typeof__(quota->settings.limits) *limits = &quota->settings.limits;
         QuotaUser *user;
@@ -129,4 +163,72 @@ void quota_release_worker(Quota *quota, uid_t uid) {
                         put_user(quota, user);
                 }
         }
+}
+
+int quota_charge_job(Quota *quota, uid_t uid, Failure *failure) {
+        const __typeof__(quota->settings.limits) *limits = &quota->settings.limits;
+        QuotaUser *user = get_user(quota, uid);
+        int r = 0;
+
+        if (!user)
+                return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
+
+        if (user->jobs >= limits->jobs_per_user)
+                r = exceeded(failure, "jobs of this user are under way", limits->jobs_per_user, "jobs_per_user");
+        else if (quota->jobs >= limits->jobs)
+                r = exceeded(failure, "jobs are under way", limits->jobs, "jobs");
+        if (r < 0) {
+                put_user(quota, user);
+                return r;
+        }
+
+        user->jobs++;
+        quota->jobs++;
+        return 0;
+}
+
+void quota_release_job(Quota *quota, uid_t uid) {
+        QuotaUser *user = get_user(quota, uid);
+
+        quota->jobs--;
+        if (!user)
+                return;
+
+        user->jobs--;
+        put_user(quota, user);
+}
+
+int quota_charge_payload(Quota *quota, uid_t uid, uint64_t bytes, Failure *failure) {
+        const __typeof__(quota->settings.limits) *limits = &quota->settings.limits;
+        QuotaUser *user = uid == QUOTA_EVERYBODY ? NULL : get_user(quota, uid);
+        int r = 0;
+
+        if (uid != QUOTA_EVERYBODY && !user)
+                return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
+
+        if (user && bytes > limits->payload_bytes_per_user - MIN(user->payload_bytes, limits->payload_bytes_per_user))
+                r = exceeded(failure, "bytes of results are held for this user", limits->payload_bytes_per_user,
+                             "payload_bytes_per_user");
+        else if (bytes > limits->payload_bytes - MIN(quota->payload_bytes, limits->payload_bytes))
+                r = exceeded(failure, "bytes of results are held", limits->payload_bytes, "payload_bytes");
+        if (r >= 0) {
+                quota->payload_bytes += bytes;
+                if (user)
+                        user->payload_bytes += bytes;
+        }
+
+        if (user)
+                put_user(quota, user);
+        return r;
+}
+
+void quota_release_payload(Quota *quota, uid_t uid, uint64_t bytes) {
+        QuotaUser *user = uid == QUOTA_EVERYBODY ? NULL : get_user(quota, uid);
+
+        quota->payload_bytes -= bytes;
+        if (!user)
+                return;
+
+        user->payload_bytes -= bytes;
+        put_user(quota, user);
 }

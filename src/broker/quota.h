@@ -11,8 +11,8 @@ typedef struct QuotaUser QuotaUser;
 
 typedef struct Quota {
         Settings settings; /* its limits */
-        unsigned calls, workers;
-        uint64_t queued_bytes;
+        unsigned calls, workers, sessions, jobs;
+        uint64_t queued_bytes, payload_bytes;
         TAILQ_HEAD(, QuotaUser) users;
 } Quota;
 
@@ -24,5 +24,16 @@ void quota_done(Quota *quota);
 int quota_charge_call(Quota *quota, uid_t uid, unsigned n_connection, size_t bytes, Failure *failure);
 void quota_release_call(Quota *quota, uid_t uid, size_t bytes);
 
+int quota_charge_session(Quota *quota, uid_t uid, Failure *failure);
+void quota_release_session(Quota *quota, uid_t uid);
+
 int quota_charge_worker(Quota *quota, uid_t uid, Failure *failure);
 void quota_release_worker(Quota *quota, uid_t uid);
+
+/* Jobs that are under way; their calls are charged as all others. */
+int quota_charge_job(Quota *quota, uid_t uid, Failure *failure);
+void quota_release_job(Quota *quota, uid_t uid);
+
+/* Bytes of results that stand in files, for as long as anybody has them open */
+int quota_charge_payload(Quota *quota, uid_t uid, uint64_t bytes, Failure *failure);
+void quota_release_payload(Quota *quota, uid_t uid, uint64_t bytes);

@@ -2,9 +2,13 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "broker/approval.h"
+#include "broker/interests.h"
+#include "broker/lists.h"
 #include "broker/manager.h"
 #include "broker/message-ids.h"
-#include "broker/tools.h"
+#include "broker/payload.h"
+#include "broker/session.h"
 
 #define LOG_SHOWN ((size_t)4096)
 
@@ -47,6 +51,7 @@ static char *owner_of(const ServerConfig *config, const Client *client) {
 }
 
 static ServerPool *server_pool_free(ServerPool *server_pool) {
+        interests_free(server_pool);
         TAILQ_REMOVE(&server_pool->server->pools, server_pool, link);
         pool_free(server_pool->pool);
         free(server_pool);
@@ -71,9 +76,11 @@ static bool make_room(ServerPool *server_pool) {
                         TAILQ_FOREACH(worker, &other->pool->workers, link) {
                                 if (!shares_limit(server_pool, other, of_all))
                                         continue;
-                                if (worker->state > WORKER_READY && worker->n_requests == 0)
+                                if (worker->n_requests + worker->n_holds > 0)
+                                        continue;
+                                if (worker->state > WORKER_READY)
                                         return true;
-                                if (worker->state == WORKER_READY && worker->n_requests == 0 &&
+                                if (worker->state == WORKER_READY &&
                                     (!idlest || worker->last_active < idlest->last_active))
                                         idlest = worker;
                         }
@@ -109,6 +116,18 @@ static void on_worker_gone(void *userdata) {
                 TAILQ_FOREACH(other, &server->pools, link)
                         if (other->pool->n_queued > 0)
                                 pool_schedule(other->pool);
+}
+
+static int on_bytes_wanted(void *userdata, uint64_t bytes, Failure *failure) {
+        ServerPool *server_pool = userdata;
+
+        return payload_charge(server_pool->server->manager, server_pool->uid, bytes, failure);
+}
+
+static void on_bytes_gone(void *userdata, uint64_t bytes) {
+        ServerPool *server_pool = userdata;
+
+        quota_release_payload(&server_pool->server->manager->quota, server_pool->uid, bytes);
 }
 
 /* extra: one more field, or NULL */
@@ -147,8 +166,12 @@ static void on_worker_changed(void *userdata, Worker *worker) {
 
         log_start(worker);
         log_worker(LOG_DEBUG, worker, NULL, "%s[%d]: %s", worker_state_to_string(worker->state));
-        if (worker->state == WORKER_READY)
-                tools_worker_ready(server_pool);
+        if (worker->state == WORKER_READY) {
+                approval_ask(server_pool, worker);
+                lists_worker_ready(server_pool);
+                lists_keep_greeting(server_pool);
+                interests_worker_ready(server_pool, worker);
+        }
         server->manager->handlers->worker_changed(server->manager->userdata, server_pool->uid, worker);
         server->manager->handlers->server_changed(server->manager->userdata, server, server_pool->uid);
 }
@@ -157,6 +180,7 @@ static void on_worker_removed(void *userdata, Worker *worker, const char *how, b
         ServerPool *server_pool = userdata;
         Server *server = server_pool->server;
 
+        sessions_worker_removed(server_pool, worker);
         log_worker(crashed ? LOG_WARNING : LOG_INFO, worker, "MESSAGE_ID=" MESSAGE_WORKER_EXITED, "%s[%d]: %s", how);
         server->manager->handlers->worker_removed(server->manager->userdata, server_pool->uid, worker);
         server->manager->handlers->server_changed(server->manager->userdata, server, server_pool->uid);
@@ -198,14 +222,29 @@ static void on_notification(void *userdata, Worker *worker, JsonSlice method, Js
         _cleanup_(freep) char *name = json_decode(method);
         Client *client;
 
-        if (!name || strlen(name) > METHOD_MAX || !budget_allows(&worker->notifications, worker_now(worker)))
+        if (!name || strlen(name) > METHOD_MAX)
                 return;
-        if (streq(name, "notifications/tools/list_changed"))
-                tools_list_changed(server_pool);
+        if (streq(name, "notifications/cancelled")) {
+                sessions_cancelled(server_pool, worker, params);
+                return;
+        }
+
+        /* Sessions have limits of their own. */
+        sessions_notification(server_pool, worker, method, params, traits);
+        if (streq(name, "notifications/progress") || !budget_allows(&worker->notifications, worker_now(worker)))
+                return;
+        if (streq(name, list_changed_method(LIST_TOOLS)))
+                approval_ask(server_pool, worker);
+        (void)lists_changed(server_pool, name);
 
         TAILQ_FOREACH(client, &manager->clients, link)
-                if (client_uses_server(client, server) && server_find_pool(server, client) == server_pool)
+                if (client->peer && client_uses_server(client, server) &&
+                    server_find_pool(server, client) == server_pool)
                         manager->handlers->notification(manager->userdata, client, server, name, params, traits);
+}
+
+static bool on_request(void *userdata, Worker *worker, const McpMessage *message) {
+        return sessions_request(userdata, worker, message);
 }
 
 static void log_line(Worker *worker, int level, const char *format, const char *line, size_t size) {
@@ -244,7 +283,10 @@ static void on_unused(void *userdata) {
         ServerPool *server_pool = userdata;
         Server *server = server_pool->server;
 
-        tools_pool_unused(server_pool);
+        if (interests_any(server_pool) || !TAILQ_EMPTY(&server_pool->sessions))
+                return;
+
+        lists_pool_unused(server_pool);
         server_pool_free(server_pool);
         if (server->gone && TAILQ_EMPTY(&server->pools))
                 server_free(server);
@@ -253,6 +295,8 @@ static void on_unused(void *userdata) {
 static const PoolHandlers pool_handlers = {
         .worker_wanted = on_worker_wanted,
         .worker_gone = on_worker_gone,
+        .bytes_wanted = on_bytes_wanted,
+        .bytes_gone = on_bytes_gone,
         .worker_added = on_worker_added,
         .worker_changed = on_worker_changed,
         .worker_removed = on_worker_removed,
@@ -260,12 +304,24 @@ static const PoolHandlers pool_handlers = {
         .crash_loop = on_crash_loop,
         .era_known = on_era_known,
         .notification = on_notification,
+        .request = on_request,
         .stray = on_stray,
         .diagnostic = on_diagnostic,
         .unused = on_unused,
 };
 
+/* A modern server is told with each request what its client can do. */
+static unsigned profile_of(const Server *server, const Client *client) {
+        const ServerConfig *config = server->config;
+
+        return config->protocol != SERVER_PROTOCOL_MCP || config->era == MCP_ERA_MODERN ||
+                               era_cache_get(server->manager->eras, config) == MCP_ERA_MODERN
+                       ? 0
+                       : client->profile;
+}
+
 ServerPool *server_find_pool(Server *server, const Client *client) {
+        unsigned profile = profile_of(server, client);
         _cleanup_(freep) char *owner = owner_of(server->config, client);
         ServerPool *server_pool;
 
@@ -273,13 +329,13 @@ ServerPool *server_find_pool(Server *server, const Client *client) {
                 return NULL;
 
         TAILQ_FOREACH(server_pool, &server->pools, link)
-                if (streq(server_pool->pool->owner, owner))
+                if (server_pool->pool->profile == profile && streq(server_pool->pool->owner, owner))
                         return server_pool;
 
         return NULL;
 }
 
-static int add_pool(Server *server, const char *owner, uid_t uid, ServerPool **ret) {
+static int add_pool(Server *server, const char *owner, unsigned profile, uid_t uid, ServerPool **ret) {
         ServerPool *server_pool = new0(ServerPool, 1);
         int r;
 
@@ -288,7 +344,8 @@ static int add_pool(Server *server, const char *owner, uid_t uid, ServerPool **r
 
         server_pool->server = server;
         server_pool->uid = uid;
-        r = pool_new(server->manager->event, server->manager->launcher, server->config, owner,
+        TAILQ_INIT(&server_pool->sessions);
+        r = pool_new(server->manager->event, server->manager->launcher, server->config, owner, profile,
                      era_cache_get(server->manager->eras, server->config), &pool_handlers, server_pool,
                      &server_pool->pool);
         if (r < 0) {
@@ -297,6 +354,7 @@ static int add_pool(Server *server, const char *owner, uid_t uid, ServerPool **r
         }
 
         TAILQ_INSERT_TAIL(&server->pools, server_pool, link);
+        lists_greet_pool(server_pool);
         *ret = server_pool;
         return 0;
 }
@@ -314,8 +372,8 @@ int server_get_pool(Server *server, const Client *client, ServerPool **ret) {
         if (!owner)
                 return -ENOMEM;
 
-        return add_pool(server, owner, server->config->scope == SERVER_SCOPE_SHARED ? QUOTA_EVERYBODY : client->uid,
-                        ret);
+        return add_pool(server, owner, profile_of(server, client),
+                        server->config->scope == SERVER_SCOPE_SHARED ? QUOTA_EVERYBODY : client->uid, ret);
 }
 
 /* Workers that belong to everybody are started ahead of the first call; whose the others would be isn't known yet. */
@@ -326,9 +384,9 @@ static void prestart(Server *server) {
                 return;
 
         TAILQ_FOREACH(server_pool, &server->pools, link)
-                if (streq(server_pool->pool->owner, "shared"))
+                if (server_pool->pool->profile == 0 && streq(server_pool->pool->owner, "shared"))
                         break;
-        if (server_pool || add_pool(server, "shared", QUOTA_EVERYBODY, &server_pool) >= 0)
+        if (server_pool || add_pool(server, "shared", /* profile= */ 0, QUOTA_EVERYBODY, &server_pool) >= 0)
                 pool_keep_minimum(server_pool->pool);
 }
 
@@ -340,7 +398,7 @@ Server *server_new(Manager *manager, ServerConfig *config) {
 
         *server = (Server){ .manager = manager, .config = server_config_ref(config) };
         TAILQ_INIT(&server->pools);
-        TAILQ_INIT(&server->tools);
+        TAILQ_INIT(&server->lists);
         prestart(server);
         return server;
 }
@@ -352,8 +410,14 @@ void server_set_config(Server *server, ServerConfig *config) {
         if (config == server->config && !server->gone)
                 return;
 
+        if (!config)
+                sessions_server_gone(server, "the server was taken out of the configuration");
+        else if (config->disabled)
+                sessions_server_gone(server, "the server was disabled");
+        else if (config->scope != server->config->scope)
+                sessions_server_gone(server, "the server's scope was changed");
         moved = config && config->scope != server->config->scope;
-        tools_forget(server);
+        lists_forget(server);
         server->gone = !config;
         if (config) {
                 server_config_ref(config);
@@ -388,10 +452,12 @@ Server *server_free(Server *server) {
 
         TAILQ_FOREACH(client, &server->manager->clients, link)
                 client_forget_server(client, server);
-        tools_free(server);
+        lists_free(server);
         while ((server_pool = TAILQ_FIRST(&server->pools)))
                 server_pool_free(server_pool);
         TAILQ_REMOVE(&server->manager->servers, server, link);
+        for (size_t i = 0; i < ASKERS_MAX; i++)
+                free(server->askers[i]);
         server_config_unref(server->config);
         free(server);
         return NULL;
@@ -421,6 +487,16 @@ const char *server_state(const Server *server, uid_t viewer) {
         }
 
         return starting ? "starting" : failing ? "failing" : "inactive";
+}
+
+void server_stop_client(Server *server, const Client *client) {
+        _cleanup_(freep) char *owner =
+                server->config->scope == SERVER_SCOPE_CLIENT ? owner_of(server->config, client) : NULL;
+        ServerPool *server_pool;
+
+        TAILQ_FOREACH(server_pool, &server->pools, link)
+                if (owner && streq(server_pool->pool->owner, owner))
+                        pool_stop(server_pool->pool, FAILURE_CANCELLED, "its client has left", /* drain= */ false);
 }
 
 void server_stop(Server *server) {

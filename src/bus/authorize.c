@@ -7,7 +7,8 @@
 #include "bus/errors.h"
 #include "bus/polkit.h"
 
-#define TEXT_MAX 1024              /* bytes of a detail */
+#define TEXT_MAX 1024 /* bytes of a detail */
+#define ACTIONS_OF_USE_MAX 2
 #define REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
 
 /* The verdict on whether a client sees all: by what it looks at there is no difference. */
@@ -84,6 +85,10 @@ static int authorize(Service *service, sd_bus_message *message, const Action *ac
         return check_start(service, message, /* quiet= */ false, asks, n, n_granted, error);
 }
 
+bool authorize_known(void *service, const Client *client, const Server *server) {
+        return all_powerful(service, client) || in_access_list(server->config, client);
+}
+
 bool authorize_asks(Service *service, const Server *server) {
         return !all_powerful(service, service->caller) && !in_access_list(server->config, service->caller);
 }
@@ -138,11 +143,18 @@ int authorize_tool(Service *service, const Server *server, const char *method, c
                                 "like it beside it");
 }
 
+static size_t actions_of(const Service *service, const Server *server, Action *ret) {
+        size_t n = 0;
+
+        ret[n++] = server->config->executor ? ACTION_EXECUTE_CODE : ACTION_CALL;
+        if (service->launcher->ops->has_network(server->config))
+                ret[n++] = ACTION_USE_NETWORK;
+        return n;
+}
+
 int authorize_use(Service *service, sd_bus_message *message, const Server *server, const Question *questions,
                   size_t n_questions, sd_bus_error *error) {
-        const ServerConfig *config = server->config;
-        Action actions[2];
-        size_t n = 0;
+        Action actions[ACTIONS_OF_USE_MAX];
 
         if (!authorize_asks(service, server) || n_questions == 0)
                 return 1;
@@ -154,10 +166,118 @@ int authorize_use(Service *service, sd_bus_message *message, const Server *serve
                                                  "method and tool have at most %d bytes", TEXT_MAX);
                 }
 
-        actions[n++] = config->executor ? ACTION_EXECUTE_CODE : ACTION_CALL;
-        if (service->launcher->ops->has_network(config))
-                actions[n++] = ACTION_USE_NETWORK;
-        return authorize(service, message, actions, n, questions, n_questions, error);
+        return authorize(service, message, actions, actions_of(service, server, actions), questions, n_questions,
+                         error);
+}
+
+/* What polkit is asked about the servers; *ret_n is 0 where that is nothing. */
+static int ask_about(Service *service, Server *const *servers, size_t n_servers, const char *method, Ask **ret,
+                     size_t *ret_n) {
+        Ask *asks = new0(Ask, n_servers * ACTIONS_OF_USE_MAX + 1);
+        size_t n = 0;
+
+        if (!asks)
+                return -ENOMEM;
+
+        for (size_t i = 0; i < n_servers; i++) {
+                const Question question = { servers[i]->config->name, method, NULL };
+                Action actions[ACTIONS_OF_USE_MAX];
+                size_t n_actions = authorize_asks(service, servers[i]) ? actions_of(service, servers[i], actions) : 0;
+
+                for (size_t j = 0; j < n_actions; j++)
+                        if (ask_init(&asks[n++], actions[j], &question) < 0) {
+                                asks_free(asks, n - 1);
+                                return -ENOMEM;
+                        }
+        }
+
+        *ret = asks;
+        *ret_n = n;
+        return 0;
+}
+
+/* Whether each of the asks about the server is granted: of this message, or, choosing, as was said when it was held */
+static bool is_chosen(Service *service, const Check *passed, const char *server, const Ask *asks, size_t n_asks) {
+        for (size_t i = 0; i < n_asks; i++) {
+                const Question question = ask_question(&asks[i]);
+                bool granted = false;
+
+                if (!streq(asks[i].server, server))
+                        continue;
+                for (size_t j = 0; passed && j < passed->n_asks && !granted; j++)
+                        granted = passed->asks[j].granted && ask_equal(&passed->asks[j], &asks[i]);
+                if (!granted && verdict_find(service, service->caller, asks[i].action, &question) <= 0)
+                        return false;
+        }
+
+        return true;
+}
+
+int authorize_servers(Service *service, sd_bus_message *message, Server **servers, size_t *n_servers, bool choose,
+                      const char *method, sd_bus_error *error) {
+        const Check *passed = check_passed(service, message, /* quiet= */ choose);
+        size_t n_asks, n_granted = 0, n = 0;
+        Ask *asks;
+        int r;
+
+        r = ask_about(service, servers, *n_servers, method, &asks, &n_asks);
+        if (r < 0)
+                return r;
+
+        if (choose && (passed || n_asks == 0)) {
+                for (size_t i = 0; i < *n_servers; i++)
+                        if (is_chosen(service, passed, servers[i]->config->name, asks, n_asks))
+                                servers[n++] = servers[i];
+                *n_servers = n;
+                n_granted = n_asks;
+        } else if (!choose)
+                for (size_t i = 0; i < n_asks; i++) {
+                        const Question question = ask_question(&asks[i]);
+                        Ask ask = asks[i];
+
+                        if (!is_granted(service, passed, ask.action, &question))
+                                continue;
+                        asks[i] = asks[n_granted];
+                        asks[n_granted++] = ask;
+                }
+
+        if (n_granted == n_asks) {
+                check_done(service);
+                asks_free(asks, n_asks);
+                return 1;
+        }
+
+        return check_start(service, message, /* quiet= */ choose, asks, n_asks, n_granted, error);
+}
+
+int authorize_call(Service *service, sd_bus_message *message, const Question *question, const char *params,
+                   sd_bus_error *error) {
+        _cleanup_(freep) char *tool = NULL;
+        const Server *server = manager_find_server(service->manager, question->server);
+        Failure failure = {};
+        int r = 0;
+
+        if (!server)
+                (void)manager_no_such_server(service->manager, question->server, &failure);
+        else if (question->tool && !streq(question->method, "tools/call"))
+                failure_set(&failure, FAILURE_INVALID_ARGUMENTS, "The option tool is for the method tools/call");
+        else if (!question->tool && !params && streq(question->method, "tools/call") && authorize_asks(service, server))
+                failure_set(
+                        &failure, FAILURE_INVALID_ARGUMENTS,
+                        "The option tool has to say which tool is called, and params are its arguments then: polkit "
+                        "is asked for it");
+        if (failure.code != FAILURE_NONE) {
+                authorize_record(service, question, failure.code);
+                return bus_error_set_failure(error, &failure);
+        }
+
+        if (!question->tool && params)
+                r = authorize_tool(service, server, question->method, params, &tool, error);
+        if (r < 0)
+                return r;
+
+        return authorize_use(service, message, server,
+                             &(Question){ question->server, question->method, question->tool ?: tool }, 1, error);
 }
 
 int authorize_manage(Service *service, sd_bus_message *message, const Question *question, sd_bus_error *error) {

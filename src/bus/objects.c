@@ -2,7 +2,7 @@
 
 #include "bus/errors.h"
 
-static const BusObject *const objects[] = { &root_object, &server_object, &worker_object };
+static const BusObject *const objects[] = { &root_object, &server_object, &worker_object, &job_object };
 
 int objects_register(Service *service, sd_bus *bus) {
         int r;

@@ -11,7 +11,7 @@ typedef struct BusObject {
         sd_bus_node_enumerator_t enumerate;
 } BusObject;
 
-extern const BusObject root_object, server_object, worker_object;
+extern const BusObject root_object, server_object, worker_object, job_object;
 
 /* On the bus, or on the connection of a client of the private socket. */
 int objects_register(Service *service, sd_bus *bus);
@@ -24,6 +24,15 @@ int objects_append_properties(sd_bus_message *message, const BusObject *object, 
 /* The paths of objects. NULL when out of memory. */
 char *server_object_path(const Server *server);
 char *worker_object_path(const Worker *worker);
+char *job_object_path(const Job *job);
+
+/* Methods of the root object that have files of their own */
+int method_call_fd(sd_bus_message *message, void *userdata, sd_bus_error *error);
+int method_start_job(sd_bus_message *message, void *userdata, sd_bus_error *error);
+
+/* sessions.c: methods of the root object */
+int method_open_session(sd_bus_message *message, void *userdata, sd_bus_error *error);
+int method_attach_session(sd_bus_message *message, void *userdata, sd_bus_error *error);
 
 /* signals.c: the manager's news as signals. Signals are nobody's due: one that can't be sent is dropped. */
 extern const ManagerHandlers signals_handlers;

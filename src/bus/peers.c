@@ -7,8 +7,9 @@
 #include "bus/errors.h"
 #include "bus/message-size.h"
 
-#define PENDING_MAX 64    /* messages of one connection that wait to learn whose they are */
-#define STRANGERS_MAX 256 /* connections of which that isn't known yet */
+#define PENDING_MAX 64     /* messages of one connection that wait to learn whose they are */
+#define OBJECTS_SIZE 16384 /* bytes that an answer about objects is taken for: some have more, most less */
+#define STRANGERS_MAX 256  /* connections of which that isn't known yet */
 
 /* A connection that has called and isn't known yet */
 typedef struct Stranger {
@@ -40,6 +41,7 @@ int peers_add(Service *service, Client *client, Connection *connection) {
                 return -ENOMEM;
         }
 
+        peer->service = service;
         peer->connection = connection;
         TAILQ_INIT(&peer->verdicts);
         client->peer = peer;
@@ -53,6 +55,8 @@ static void forget(Service *service, Client *client) {
         authorize_forget(service, client);
         if (peer && peer->connection)
                 peer->connection->client = NULL;
+        if (peer)
+                unread_forget(service, client);
         client->peer = NULL;
         free(peer);
         if (service->caller == client)
@@ -281,10 +285,12 @@ int peers_enter(Service *service, sd_bus_message *message, Client *client, sd_bu
                 return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED,
                                          "This service belongs to the user with uid %u", (unsigned)service->uid);
 
-        r = connection ? private_takes_calls(connection, error) : 0;
-        if (r < 0)
+        r = connection ? private_takes_calls(connection, error) : unread_takes_calls(service, message, client, error);
+        if (r != 0)
                 return r;
 
+        if (looks_at_objects(message))
+                unread_add(service, client, OBJECTS_SIZE);
         return looks_at_objects(message) && authorize_view(service, message) == 0 ? 1 : 0;
 }
 

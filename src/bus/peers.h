@@ -9,6 +9,16 @@ typedef struct Peer {
         Connection *connection; /* NULL: it is on the bus */
         TAILQ_HEAD(, Verdict) verdicts;
         unsigned n_verdicts;
+
+        /* On the bus: bytes that it was sent, and of these the ones that it is known to have taken */
+        Service *service;
+        uint64_t sent, taken, asked; /* asked: what was sent when the bus was asked last */
+        sd_bus_slot *statistics;     /* the question */
+        sd_bus_message *held[64];    /* that wait for it to read */
+        unsigned n_held;
+        size_t held_bytes;
+        uint64_t held_since; /* usec, CLOCK_MONOTONIC */
+        sd_event_source *again;
 } Peer;
 
 /* Connections come and go. The bus knows whose they are; it is asked once for each, without waiting for the answer.
@@ -51,6 +61,8 @@ typedef struct Question {
 
 bool authorize_asks(Service *service, const Server *server); /* whether polkit decides on the caller's use of it */
 
+bool authorize_known(void *service, const Client *client, const Server *server); /* it may, and polkit needn't say so */
+
 /* The tool that the params of a tools/call name, where polkit decides on it; owned by the caller. *ret is NULL where it
  * doesn't, and where the params are no good, which is said when they are checked. Negative with error set, and recorded
  * in the log, where the tool can't be told. */
@@ -61,7 +73,17 @@ int authorize_tool(Service *service, const Server *server, const char *method, c
  * held until it has answered; or negative with error set, and recorded in the log. */
 int authorize_use(Service *service, sd_bus_message *message, const Server *server, const Question *questions,
                   size_t n_questions, sd_bus_error *error);
+
+/* The same for several servers at once, for the method: 1: the caller may use all of them. choose: 1: those that it may
+ * use without somebody being asked stand first, *n_servers of them. */
+int authorize_servers(Service *service, sd_bus_message *message, Server **servers, size_t *n_servers, bool choose,
+                      const char *method, sd_bus_error *error);
 int authorize_manage(Service *service, sd_bus_message *message, const Question *question, sd_bus_error *error);
+
+/* All of that for one call of a server, which has to be there. question->tool: where it is said beside params. params:
+ * NULL where they are no text; then a tool that polkit decides on has to be said. Returns as authorize_use(). */
+int authorize_call(Service *service, sd_bus_message *message, const Question *question, const char *params,
+                   sd_bus_error *error);
 
 /* Leaves the record of a call that was refused before it came so far. */
 void authorize_record(Service *service, const Question *question, FailureCode code);
@@ -93,6 +115,16 @@ int private_listen(Service *service);
 void private_pause(Service *service); /* new connections wait for the next service */
 void private_done(Service *service);
 void private_resumed(Service *service, sd_bus *bus); /* a message was put back into the queue of bus */
+
+/* unread.c: what the clients on the bus haven't read */
+
+void unread_add(Service *service, const Client *client, size_t bytes);
+bool unread_takes_signals(const Service *service, const Client *client);
+/* 0; 1: the message is held; or negative with error set */
+int unread_takes_calls(Service *service, sd_bus_message *message, const Client *client, sd_bus_error *error);
+void unread_forget(Service *service, const Client *client);
+/* An answer to request with so much in it, on any connection */
+void peers_sent(Service *service, sd_bus_message *request, size_t bytes);
 
 /* private-output.c: what its clients haven't read */
 

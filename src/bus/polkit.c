@@ -219,6 +219,7 @@ static void check_go_on(Check *check) {
 
                 if (verdict < 0 || (verdict == 0 && !check->quiet))
                         break;
+                check->asks[check->next].granted = verdict > 0;
         }
 
         if (check->next == check->n_asks) {
@@ -237,6 +238,7 @@ static void check_conclude(Check *check, bool granted, const char *name, const c
         check->slot = sd_bus_slot_unref(check->slot);
         check->queued = false;
         if (granted || check->quiet) {
+                check->asks[check->next].granted = granted;
                 check->next++;
                 check_go_on(check);
         } else

@@ -8,6 +8,7 @@
 typedef struct Ask {
         Action action;
         char *server, *method, *tool; /* "" for none */
+        bool granted;                 /* of a quiet check: what was said, once it is done */
 } Ask;
 
 /* verdicts.c */

@@ -1,7 +1,8 @@
 #include <stdio.h>
 
 #include "broker/call.h"
-#include "broker/tools.h"
+#include "broker/lists.h"
+#include "broker/session.h"
 #include "bus/errors.h"
 #include "bus/objects.h"
 #include "bus/peers.h"
@@ -50,7 +51,7 @@ static int reply_result(Service *service, sd_bus_message *message, const Outcome
 
                 failure_set(&failure, FAILURE_TOO_LARGE,
                             "The result has %zu bytes, and the limit for an inline reply is %zu (limits.message in "
-                            "mcp-exec.json)",
+                            "mcp-exec.json): CallFd and StartJob return larger ones",
                             outcome->result.size, limit);
                 bus_reply_failure(message, &failure);
                 failure_done(&failure);
@@ -79,7 +80,7 @@ static int reply_result(Service *service, sd_bus_message *message, const Outcome
         if (r >= 0)
                 r = sd_bus_send(NULL, reply, NULL);
         if (r >= 0)
-                private_sent(service, sd_bus_message_get_bus(message), outcome->result.size);
+                peers_sent(service, message, outcome->result.size);
         sd_bus_message_unref(reply);
         return r;
 }
@@ -122,25 +123,12 @@ static int start(Service *service, sd_bus_message *message, CallSpec *spec, sd_b
 static int method_call(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Service *service = userdata;
         CallSpec spec = { .kind = REQUEST_CALL };
-        _cleanup_(freep) char *tool = NULL;
-        Question question = {};
-        Server *server;
         int r;
 
         r = sd_bus_message_read(message, "sss", &spec.server, &spec.method, &spec.params);
         if (r < 0)
                 return r;
-
-        question = (Question){ .server = spec.server, .method = spec.method };
-        r = find_used(service, &question, &server, error);
-        if (r < 0)
-                return r;
-        r = authorize_tool(service, server, spec.method, spec.params, &tool, error);
-        if (r < 0)
-                return r;
-
-        question.tool = tool;
-        r = authorize_use(service, message, server, &question, 1, error);
+        r = authorize_call(service, message, &(Question){ spec.server, spec.method, NULL }, spec.params, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -285,7 +273,7 @@ static int reply_batch(const Pending *pending, const BatchItem *items, size_t n_
         if (r >= 0)
                 r = sd_bus_send(NULL, reply, NULL);
         if (r >= 0)
-                private_sent(pending->service, sd_bus_message_get_bus(message), size);
+                peers_sent(pending->service, message, size);
         sd_bus_message_unref(reply);
         return r;
 }
@@ -431,7 +419,19 @@ static int method_list_servers(sd_bus_message *message, void *userdata, sd_bus_e
         return r;
 }
 
-static int reply_tools(const Pending *pending, const Tool *tools, size_t n_tools) {
+static int append_tool(sd_bus_message *reply, const ListItem *tool, size_t *size) {
+        JsonSlice whole = { tool->text, strlen(tool->text) }, schema = json_get(whole, "inputSchema");
+        _cleanup_(freep) char *description = json_decode(json_get(whole, "description")),
+                              *text = json_is(schema, '{') ? strndup(schema.data, schema.size) : strdup("{}");
+
+        if (!text)
+                return -ENOMEM;
+
+        *size += strlen(description ?: "") + strlen(text);
+        return sd_bus_message_append(reply, "(sss)", tool->name, description ?: "", text);
+}
+
+static int reply_tools(const Pending *pending, const ListItem *tools, size_t n_tools) {
         sd_bus_message *message = pending->message, *reply = NULL;
         size_t size = 0;
         int r;
@@ -439,21 +439,19 @@ static int reply_tools(const Pending *pending, const Tool *tools, size_t n_tools
         r = sd_bus_message_new_method_return(message, &reply);
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'a', "(sss)");
-        for (size_t i = 0; i < n_tools && r >= 0; i++) {
-                r = sd_bus_message_append(reply, "(sss)", tools[i].name, tools[i].description, tools[i].schema);
-                size += strlen(tools[i].description) + strlen(tools[i].schema);
-        }
+        for (size_t i = 0; i < n_tools && r >= 0; i++)
+                r = append_tool(reply, &tools[i], &size);
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
         if (r >= 0)
                 r = sd_bus_send(NULL, reply, NULL);
         if (r >= 0)
-                private_sent(pending->service, sd_bus_message_get_bus(message), size);
+                peers_sent(pending->service, message, size);
         sd_bus_message_unref(reply);
         return r;
 }
 
-static void tools_done(void *userdata, const Tool *tools, size_t n_tools, const Failure *failure) {
+static void tools_done(void *userdata, const ListItem *tools, size_t n_tools, const Failure *failure) {
         Pending *pending = userdata;
         int r = 0;
 
@@ -489,7 +487,7 @@ static int method_list_tools(sd_bus_message *message, void *userdata, sd_bus_err
         pending = pending_new(service, message);
         if (!pending)
                 return -ENOMEM;
-        r = tools_list(server, service->caller, tools_done, pending, &failure);
+        r = list_get(server, service->caller, LIST_TOOLS, tools_done, pending, &failure);
         if (r >= 0)
                 return 1;
 
@@ -582,6 +580,14 @@ static int property_calls_in_flight(sd_bus *bus, const char *path _unused_, cons
         return sd_bus_message_append(reply, "u", manager_calls(service->manager, authorize_viewer(service, bus)));
 }
 
+static int property_sessions_open(sd_bus *bus, const char *path _unused_, const char *interface _unused_,
+                                  const char *property _unused_, sd_bus_message *reply, void *userdata,
+                                  sd_bus_error *error _unused_) {
+        Service *service = userdata;
+
+        return sd_bus_message_append(reply, "u", sessions_open(service->manager, authorize_viewer(service, bus)));
+}
+
 static int property_idle_timeout(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
                                  const char *property _unused_, sd_bus_message *reply, void *userdata,
                                  sd_bus_error *error _unused_) {
@@ -599,7 +605,18 @@ static const sd_bus_vtable vtable[] = {
                SD_BUS_PARAM(result), method_call_tool),
         METHOD("CallBatch", "sa(ss)", SD_BUS_PARAM(server) SD_BUS_PARAM(calls), "a(bs)", SD_BUS_PARAM(results),
                method_call_batch),
+        METHOD("CallFd", "ssha{sv}",
+               SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params) SD_BUS_PARAM(options), "h",
+               SD_BUS_PARAM(result), method_call_fd),
+        METHOD("StartJob", "sssa{sv}",
+               SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params) SD_BUS_PARAM(options), "o",
+               SD_BUS_PARAM(job), method_start_job),
         METHOD("Notify", "sss", SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params), "", , method_notify),
+        METHOD("OpenSession", "sa{sv}", SD_BUS_PARAM(server) SD_BUS_PARAM(options), "h", SD_BUS_PARAM(socket),
+               method_open_session),
+        METHOD("AttachSession", "shha{sv}",
+               SD_BUS_PARAM(server) SD_BUS_PARAM(in) SD_BUS_PARAM(out) SD_BUS_PARAM(options), "s", SD_BUS_PARAM(id),
+               method_attach_session),
         METHOD("ListServers", "", , "a(sss)", SD_BUS_PARAM(servers), method_list_servers),
         METHOD("ListTools", "s", SD_BUS_PARAM(server), "a(sss)", SD_BUS_PARAM(tools), method_list_tools),
         METHOD("StartServer", "s", SD_BUS_PARAM(server), "", , method_start_server),
@@ -612,12 +629,14 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("Servers", "as", property_servers, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("WorkersRunning", "u", property_workers_running, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("CallsInFlight", "u", property_calls_in_flight, 0, 0),
+        SD_BUS_PROPERTY("SessionsOpen", "u", property_sessions_open, 0, 0),
         SD_BUS_PROPERTY("IdleTimeoutUSec", "t", property_idle_timeout, 0, 0),
 
         SD_BUS_SIGNAL_WITH_NAMES("ServerChanged", "s", SD_BUS_PARAM(server), 0),
         SD_BUS_SIGNAL_WITH_NAMES("ToolsChanged", "s", SD_BUS_PARAM(server), 0),
         SD_BUS_SIGNAL_WITH_NAMES("Notification", "sss", SD_BUS_PARAM(server) SD_BUS_PARAM(method) SD_BUS_PARAM(params),
                                  0),
+        SD_BUS_SIGNAL_WITH_NAMES("SessionClosed", "ss", SD_BUS_PARAM(id) SD_BUS_PARAM(reason), 0),
         SD_BUS_VTABLE_END,
 };
 

@@ -5,6 +5,8 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "broker/job.h"
+#include "broker/session.h"
 #include "bus/errors.h"
 #include "bus/objects.h"
 #include "bus/peers.h"
@@ -44,7 +46,7 @@ uint64_t service_idle_timeout(const Service *service) {
 static bool idle(const Service *service) {
         /* Who holds a connection of its own would lose a call that races with leaving. */
         return manager_idle(service->manager) && service->n_strangers == 0 && service->n_checks == 0 &&
-               (service->stopping || service->n_connections == 0);
+               service->n_unproven == 0 && (service->stopping || service->n_connections == 0);
 }
 
 static int on_released(sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
@@ -140,7 +142,8 @@ void service_maybe_idle(Service *service) {
         case SERVICE_RELEASING:
                 break;
         case SERVICE_RELEASED:
-                if (service->manager->quota.calls == 0 && service->n_strangers == 0 && service->n_checks == 0)
+                if (service->manager->quota.calls == 0 && service->n_strangers == 0 && service->n_checks == 0 &&
+                    service->n_unproven == 0)
                         manager_leave(service->manager);
                 /* From the loop, for this can be called from within what would be freed. */
                 if (idle(service))
@@ -158,6 +161,7 @@ void service_stop(Service *service) {
         service->stopping = true;
         service->leave_deadline = usec_add(service_now(service), LEAVE_TIME);
         leave_at(service, service->leave_deadline);
+        sessions_drain(service->manager);
         release(service);
 }
 
@@ -169,6 +173,7 @@ void service_reload(Service *service) {
 static int on_loop_end(sd_event_source *source _unused_, void *userdata) {
         Service *service = userdata;
 
+        jobs_fail(service->manager, "the service is leaving");
         peers_done(service);
         service->manager = manager_free(service->manager);
         private_done(service);
@@ -205,10 +210,26 @@ static char *runtime_folder(bool user) {
         return folder;
 }
 
+/* What only the user, or the machine's administrator, clears; NULL where there is none */
+static char *cache_folder(bool user) {
+        const char *unit = getenv("CACHE_DIRECTORY"), *parent = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+        char *folder = NULL;
+        int n;
+
+        if (!user)
+                n = unit && unit[0] == '/' ? asprintf(&folder, "%s/lists", unit) : -1;
+        else if (parent && parent[0] == '/')
+                n = asprintf(&folder, "%s/mcp-exec/lists", parent);
+        else
+                n = home && home[0] == '/' ? asprintf(&folder, "%s/.cache/mcp-exec/lists", home) : -1;
+
+        return n < 0 ? NULL : folder;
+}
+
 int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *options, Service **ret) {
         _cleanup_(service_freep) Service *service = new0(Service, 1);
         const char *const *folders = options->folders;
-        _cleanup_(freep) char *runtime = runtime_folder(options->user);
+        _cleanup_(freep) char *runtime = runtime_folder(options->user), *cache = cache_folder(options->user);
         char **standard = NULL;
         int r;
 
@@ -250,7 +271,7 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
                         return -ENOMEM;
                 folders = (const char *const *)standard;
         }
-        r = manager_new(event, launcher, runtime, folders, options->folders != NULL, &signals_handlers, service,
+        r = manager_new(event, launcher, runtime, cache, folders, options->folders != NULL, &signals_handlers, service,
                         &service->manager);
         strings_free(standard);
         if (r < 0)

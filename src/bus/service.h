@@ -40,6 +40,8 @@ struct Service {
         unsigned n_strangers;       /* connections that have called, and aren't known yet */
         TAILQ_HEAD(, Check) checks; /* messages that wait for polkit, or to be dispatched again */
         unsigned n_checks;          /* passed included */
+        unsigned n_unproven;        /* messages that wait to know what their senders haven't read */
+        bool no_statistics;         /* the bus doesn't tell */
         struct Check *passed;       /* of the message that is being dispatched, which was held */
         sd_event_source *passed_source, *queue_source;
         uint64_t last_check; /* the number of the last question */

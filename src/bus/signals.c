@@ -2,6 +2,7 @@
  * are broadcast. On the system bus what concerns one user's workers goes to the clients that see those, each by
  * itself. The clients of the private socket are sent all that they may know. */
 
+#include "broker/job.h"
 #include "bus/errors.h"
 #include "bus/objects.h"
 #include "bus/peers.h"
@@ -35,7 +36,7 @@ static void tell(Service *service, const Client *client, const News *news) {
         uid_t audience = authorize_sees(service, client);
         sd_bus *bus = peers_bus(service, client);
 
-        if (!bus || (connection && !private_takes_signals(connection)))
+        if (!bus || (connection ? !private_takes_signals(connection) : !unread_takes_signals(service, client)))
                 return;
 
         service->audience = &audience;
@@ -236,7 +237,70 @@ static void on_notification(void *userdata, Client *client, const Server *server
                               &(Notification){ server->config->name, method, &text } });
         if (bus)
                 private_sent(service, bus, params.size);
+        unread_add(service, client, params.size);
         buffer_done(&text);
+}
+
+static void on_job_added(void *userdata, Job *job) {
+        _cleanup_(freep) char *path = job_object_path(job);
+
+        publish_object(userdata, job->client->uid, "InterfacesAdded", append_added,
+                       &(Object){ path, &job_object, job, NULL, NULL });
+}
+
+static void on_job_removed(void *userdata, Job *job) {
+        _cleanup_(freep) char *path = job_object_path(job);
+
+        publish_object(userdata, job->client->uid, "InterfacesRemoved", append_removed,
+                       &(Object){ path, &job_object, job, NULL, NULL });
+}
+
+static int append_progress(sd_bus_message *signal, const void *what) {
+        const Job *job = what;
+
+        return sd_bus_message_append(signal, "dds", job->progress, job->total, job->progress_message ?: "");
+}
+
+static int append_finished(sd_bus_message *signal, const void *what) {
+        const Job *job = what;
+
+        return sd_bus_message_append(signal, "sss", job_state_to_string(job->state),
+                                     job->failure.code ? bus_error_name(job->failure.code) : "",
+                                     job->failure.code ? failure_message(&job->failure) : "");
+}
+
+/* To the connection that started it, if it is still there. */
+static void tell_owner(Service *service, const Job *job, const char *member, append_handler append) {
+        const Client *client = service->manager ? manager_find_client(service->manager, job->client->name) : NULL;
+        _cleanup_(freep) char *path = job_object_path(job);
+
+        if (client && path)
+                tell(service, client, &(News){ path, job_object.interface, member, append, job });
+}
+
+static void on_job_progress(void *userdata, Job *job) {
+        tell_owner(userdata, job, "Progress", append_progress);
+}
+
+static void on_job_finished(void *userdata, Job *job) {
+        _cleanup_(freep) char *path = job_object_path(job);
+
+        publish_object(userdata, job->client->uid, "PropertiesChanged", append_changed,
+                       &(Object){ path, &job_object, job,
+                                  (const char *const[]){ "State", "Error", "FinishedTimestamp", "ResultSize", NULL },
+                                  NULL });
+        tell_owner(userdata, job, "Finished", append_finished);
+}
+
+static int append_session(sd_bus_message *signal, const void *what) {
+        const char *const *texts = what;
+
+        return sd_bus_message_append(signal, "ss", texts[0], texts[1]);
+}
+
+static void on_session_closed(void *userdata, Client *opener, const char *id, const char *reason) {
+        tell(userdata, opener,
+             &(News){ BUS_PATH, BUS_NAME, "SessionClosed", append_session, (const char *const[]){ id, reason } });
 }
 
 static void on_configured(void *userdata) {
@@ -253,11 +317,17 @@ const ManagerHandlers signals_handlers = {
         .server_added = on_server_added,
         .server_removed = on_server_removed,
         .server_changed = on_server_changed,
+        .may_use = authorize_known,
         .tools_changed = on_tools_changed,
         .workers_changed = on_workers_changed,
         .worker_added = on_worker_added,
         .worker_changed = on_worker_changed,
         .worker_removed = on_worker_removed,
         .notification = on_notification,
+        .job_added = on_job_added,
+        .job_progress = on_job_progress,
+        .job_finished = on_job_finished,
+        .job_removed = on_job_removed,
+        .session_closed = on_session_closed,
         .maybe_idle = on_maybe_idle,
 };

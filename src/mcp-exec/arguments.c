@@ -40,7 +40,7 @@ int status_read_file(const char *name, Buffer *ret) {
         return STATUS_OK;
 }
 
-static void line_and_column(const char *text, size_t offset, unsigned *ret_line, unsigned *ret_column) {
+void line_and_column(const char *text, size_t offset, unsigned *ret_line, unsigned *ret_column) {
         *ret_line = *ret_column = 1;
         for (size_t i = 0; i < offset; i++)
                 if (text[i] == '\n') {
@@ -80,11 +80,11 @@ int status_read_json(const char *what, const char *argument, char **ret) {
                 unsigned line, column;
 
                 line_and_column(buffer_data(&text), error.offset, &line, &column);
-                status = fail(STATUS_USAGE, "%s%s%s: line %u, column %u: %s", what, source ? " from " : "",
+                status = fail(STATUS_USAGE, "%s%s%s: line %u, column %u: %s%s", what, source ? " from " : "",
                               !source              ? ""
                               : streq(source, "-") ? "standard input"
                                                    : source,
-                              line, column, error.reason);
+                              line, column, error.reason, source ? "" : "; JSON is written {\"key\": \"value\"}");
         } else if (buffer_data(&text)[strspn(buffer_data(&text), " \t\r\n")] != '{')
                 status = fail(STATUS_USAGE, "%s: a JSON object is wanted, as in {\"key\": \"value\"}", what);
         else {

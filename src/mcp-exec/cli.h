@@ -36,6 +36,7 @@ typedef struct Cli {
         BusChoice choice;
         const char *address;
         bool json, quiet, force, follow, pass_stdin;
+        bool job;         /* it shall go on when this program ends */
         uint64_t timeout; /* usec; USEC_INFINITY: the service's own limits alone */
         const char *output, *code;
         unsigned lines, jobs;
@@ -67,6 +68,17 @@ typedef struct OptionInfo {
 } OptionInfo;
 const OptionInfo *option_table(size_t *ret_n);
 
+/* Mistakes on the command line (hints.c): told with what was meant. argv[0] is the verb, but for options the program.
+ */
+int status_unknown_verb(Cli *cli, int argc, char *argv[]);
+int status_unknown_option(const char *typed, int argc, char *argv[]);
+int status_too_few(const Verb *verb, int argc, char *argv[]);
+int status_too_many(const Verb *verb, char *argv[]);
+/* run with one word alone */
+int status_no_code(const char *word);
+/* A method of MCP that was meant; NULL: none, or it is one itself */
+const char *nearest_method(const char *method);
+
 /* Connecting (connection.c): idempotent. */
 int status_connect(Cli *cli);
 /* The same for verbs that want signals, which the private socket is no place for */
@@ -78,6 +90,9 @@ int status_call(Cli *cli, sd_bus_message **ret, const char *member, const char *
 int call_and_wait(Cli *cli, sd_bus_message *message, uint64_t timeout, sd_bus_error *error, sd_bus_message **ret);
 /* For calls that aren't waited for: have him asked by all. */
 void ask_for_all(Cli *cli);
+/* How far a call is, on the terminal (progress.c). message is a server's. */
+void progress_draw(double progress, double total, const char *message);
+void progress_clear(void);
 sd_bus_message *new_call(Cli *cli, const char *path, const char *interface, const char *member);
 
 /* Tells a failed call and returns its status. */
@@ -97,9 +112,13 @@ void must(int r);
 int verb_list(Cli *cli, int argc, char *argv[]);
 int verb_tools(Cli *cli, int argc, char *argv[]);
 int verb_call(Cli *cli, int argc, char *argv[]);
+int verb_jobs(Cli *cli, int argc, char *argv[]);
+int verb_result(Cli *cli, int argc, char *argv[]);
+int verb_cancel(Cli *cli, int argc, char *argv[]);
 int verb_request(Cli *cli, int argc, char *argv[]);
 int verb_run(Cli *cli, int argc, char *argv[]);
 int verb_batch(Cli *cli, int argc, char *argv[]);
+int verb_stdio(Cli *cli, int argc, char *argv[]);
 int verb_manage(Cli *cli, int argc, char *argv[]);
 int verb_reload(Cli *cli, int argc, char *argv[]);
 int verb_status(Cli *cli, int argc, char *argv[]);

@@ -12,6 +12,8 @@ _mcp_exec() {
         fi
         [[ $word == *[=:] ]] && glue=1 || glue=0
     done
+    # Readline puts back the quote that the last one begins with.
+    words=("${words[@]#[\"\']}")
     ((COMP_CWORD)) || return
     current=${words[-1]}
     # Of a word with = only what stands behind it is replaced.

@@ -17,6 +17,10 @@ static const Verb verbs[] = {
         { "request", 2, 3, verb_request, "SERVER METHOD [JSON|-|@FILE]", "Send any MCP request" },
         { "run", 1, 2, verb_run, "EXECUTOR FILE|-|-c CODE", "Run code" },
         { "batch", 1, 2, verb_batch, "FILE.jsonl|- [SERVER]", "Send many requests, a line each" },
+        { "jobs", 0, 0, verb_jobs, "", "Show calls that don't end with their caller" },
+        { "result", 1, 1, verb_result, "JOB", "Show what a job has brought" },
+        { "cancel", 1, -1, verb_cancel, "JOB...", "Cancel jobs, or forget them when they are done" },
+        { "stdio", 0, -1, verb_stdio, "[SERVER...]", "Speak MCP on standard input and output" },
         { "start", 1, -1, verb_manage, "SERVER...", "Start a worker" },
         { "stop", 1, -1, verb_manage, "SERVER...", "Stop all workers" },
         { "restart", 1, -1, verb_manage, "SERVER...", "Replace all workers" },
@@ -25,7 +29,7 @@ static const Verb verbs[] = {
         { "describe", 1, 1, verb_describe, "SERVER", "Show the configuration as it would run" },
         { "logs", 1, 1, verb_logs, "SERVER [-f] [-n LINES]", "Show what a server wrote to stderr" },
         { "top", 0, 0, verb_top, "", "Watch servers at work; q quits" },
-        { "monitor", 0, 0, verb_monitor, "", "Show the service's signals as they come" },
+        { "monitor", 0, 0, verb_monitor, "", "Show what happens, as it happens" },
         { "check", 0, -1, verb_check, "[FILE|FOLDER...]", "Check configuration, without the service" },
         { "import", 1, 1, verb_import, "FILE|-", "Take the servers of an MCP client's file" },
         { "__complete", 0, -1, verb_complete, "", NULL },
@@ -36,11 +40,12 @@ static const OptionInfo option_infos[] = {
         { "system", 0, NULL, "", "Use the system's service" },
         { "address", 0, "ADDRESS", "", "Use that bus or private socket" },
         { "json", 0, NULL, "", "Print JSON, errors included" },
-        { "timeout", 0, "SECONDS", "", "Give up after so long; otherwise the server's own limits count" },
-        { "output", 'o', "FILE", "call run request", "Write images, audio and blobs there" },
+        { "timeout", 0, "SECONDS", "", "Give up after so long, or by the server's limits" },
+        { "output", 'o', "FILE", "call run request", "Write images and other data" },
         { "quiet", 'q', NULL, "", "Say nothing that isn't asked for" },
         { "color", 0, "WHEN", "", "auto, always or never" },
         { "code", 'c', "CODE", "run", "The code itself" },
+        { "job", 0, NULL, "call run", "Let the call go on when this program ends" },
         { "stdin", 0, NULL, "run", "Pass the own standard input to the code" },
         { "jobs", 'j', "N", "batch", "So many requests at a time (16)" },
         { "follow", 'f', NULL, "logs", "Wait for more" },
@@ -69,8 +74,8 @@ const Verb *verb_find(const char *name) {
 }
 
 static void help(void) {
-        printf("mcp-exec [OPTIONS...] VERB ...\n\nCalls MCP servers and code executors that stay warm, through the "
-               "service mcp-execd.\n\n");
+        printf("mcp-exec [OPTIONS...] VERB ...\n\nCalls MCP servers and code executors that stay warm, through "
+               "mcp-execd.\n\n");
         for (size_t i = 0; i < ELEMENTSOF(verbs); i++) {
                 int n;
 
@@ -108,25 +113,6 @@ static bool is_word_of(const char *words, const char *word) {
                         return true;
 
         return false;
-}
-
-static int status_unknown_option(const char *typed) {
-        const char *nearest = NULL;
-        unsigned best = TEXT_NEAR;
-        _cleanup_(freep) char *name = NULL;
-
-        if (strncmp(typed, "--", 2) != 0)
-                return fail(STATUS_USAGE, "unknown option %.2s; mcp-exec --help shows them all", typed);
-
-        name = strndup(typed + 2, strcspn(typed + 2, "="));
-        if (!name)
-                out_of_memory();
-        for (size_t i = 0; i < ELEMENTSOF(option_infos); i++)
-                text_nearer(name, option_infos[i].name, &best, &nearest);
-
-        if (nearest)
-                return fail(STATUS_USAGE, "unknown option --%s: did you mean --%s?", name, nearest);
-        return fail(STATUS_USAGE, "unknown option --%s; mcp-exec --help shows them all", name);
 }
 
 static int status_number(const char *option, const char *text, unsigned max, unsigned *ret) {
@@ -190,6 +176,8 @@ static int status_option(Cli *cli, const OptionInfo *option, const char *argumen
                 cli->code = argument;
         else if (streq(option->name, "stdin"))
                 cli->pass_stdin = true;
+        else if (streq(option->name, "job"))
+                cli->job = true;
         else if (streq(option->name, "jobs"))
                 return status_number("jobs", argument, JOBS_MAX, &cli->jobs);
         else if (streq(option->name, "follow"))
@@ -240,9 +228,9 @@ static int status_parse(Cli *cli, int argc, char *argv[], Given *given) {
                         if (optopt) {
                                 char letter[] = { '-', (char)optopt, 0 };
 
-                                return status_unknown_option(letter);
+                                return status_unknown_option(letter, argc, argv);
                         }
-                        return status_unknown_option(typed);
+                        return status_unknown_option(typed, argc, argv);
                 }
 
                 for (size_t i = 0; i < ELEMENTSOF(option_infos) && index == SIZE_MAX; i++)
@@ -256,19 +244,6 @@ static int status_parse(Cli *cli, int argc, char *argv[], Given *given) {
 
         output_open(colors, cli->json);
         return STATUS_OK;
-}
-
-static int status_unknown_verb(const char *name) {
-        const char *nearest = NULL;
-        unsigned best = TEXT_NEAR;
-
-        for (size_t i = 0; i < ELEMENTSOF(verbs); i++)
-                if (verbs[i].help)
-                        text_nearer(name, verbs[i].name, &best, &nearest);
-
-        if (nearest)
-                return fail(STATUS_USAGE, "unknown verb %s: did you mean %s?", name, nearest);
-        return fail(STATUS_USAGE, "unknown verb %s; mcp-exec --help shows them all", name);
 }
 
 static int status_check_options(const Verb *verb, const Given *given) {
@@ -321,17 +296,20 @@ static int status_run(Cli *cli, int argc, char *argv[]) {
         argv += optind;
         if (argc == 0)
                 return fail(STATUS_USAGE, "a verb is missing, as in: mcp-exec list; mcp-exec --help shows them all");
+        if (streq(argv[0], "help")) {
+                help();
+                return STATUS_OK;
+        }
         verb = verb_find(argv[0]);
         if (!verb)
-                return status_unknown_verb(argv[0]);
+                return status_unknown_verb(cli, argc, argv);
         status = status_check_options(verb, &given);
         if (status != STATUS_OK)
                 return status;
         if (argc - 1 < verb->min)
-                return fail(STATUS_USAGE, "%s wants more: mcp-exec %s %s", verb->name, verb->name, verb->synopsis);
+                return status_too_few(verb, argc, argv);
         if (verb->max >= 0 && argc - 1 > verb->max)
-                return fail(STATUS_USAGE, "%s is too much for %s: mcp-exec %s %s", argv[verb->max + 1], verb->name,
-                            verb->name, verb->synopsis);
+                return status_too_many(verb, argv);
 
         return verb->run(cli, argc, argv);
 }

@@ -2,18 +2,12 @@
 
 #include <stdarg.h>
 #include <sys/ioctl.h>
-#include <wchar.h>
 
 #include "base/text.h"
 #include "mcp-exec/cli.h"
 
-#define CELL_MAX 4096
-
-/* Columns of a table that are kept on a narrow terminal */
-#define FIRST_COLUMN_MIN ((size_t)12)
-#define LAST_COLUMN_MIN ((size_t)16)
-
 static bool use_colors, errors_as_json, silent;
+static char *failure, *failure_name;
 
 static const char *const color_codes[] = {
         [COLOR_NONE] = "",          [COLOR_BOLD] = "\x1b[1m",     [COLOR_DIM] = "\x1b[2m",
@@ -50,6 +44,13 @@ size_t output_width(void) {
         if (!isatty(STDOUT_FILENO))
                 return SIZE_MAX;
         return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) >= 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+size_t output_height(void) {
+        struct winsize size;
+
+        return isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) >= 0 && size.ws_row > 0 ? size.ws_row
+                                                                                                        : SIZE_MAX;
 }
 
 const char *color_on(Color color) {
@@ -111,9 +112,17 @@ void put_lines(FILE *file, const char *text, size_t size) {
                 (void)fputc('\n', file);
 }
 
+static void keep(char **where, const char *text) {
+        free(*where);
+        *where = strdup(text);
+}
+
 int fail_named(int status, const char *name, const char *message) {
         if (silent)
                 return status;
+
+        keep(&failure, message);
+        keep(&failure_name, name);
 
         (void)fflush(stdout);
         if (errors_as_json) {
@@ -132,6 +141,11 @@ int fail_named(int status, const char *name, const char *message) {
         }
 
         return status;
+}
+
+const char *last_failure(const char **ret_name) {
+        *ret_name = failure_name ?: "";
+        return failure ?: "";
 }
 
 int fail(int status, const char *format, ...) {
@@ -253,137 +267,6 @@ void put_json(FILE *file, JsonSlice value) {
 void add_json_string(Buffer *buffer, const char *text, const char *string) {
         must(buffer_append_string(buffer, text));
         must(json_append_quoted(buffer, string, strlen(string)));
-}
-
-static size_t text_width(const char *text) {
-        size_t width = 0, size = strlen(text);
-
-        for (size_t i = 0; i < size;) {
-                unsigned character = 0;
-                size_t length = utf8_sequence(text + i, size - i, &character);
-                int columns = wcwidth(character);
-
-                width += columns >= 0 ? columns : 1;
-                i += MAX(length, (size_t)1);
-        }
-
-        return width;
-}
-
-/* Prints text, or what of it fits into width columns. */
-static void put_cut(const char *text, size_t text_columns, size_t width) {
-        size_t size = strlen(text), used = 0;
-
-        if (text_columns <= width) {
-                (void)fputs(text, stdout);
-                return;
-        }
-
-        for (size_t i = 0; i < size && width > 0;) {
-                unsigned character = 0;
-                size_t length = MAX(utf8_sequence(text + i, size - i, &character), (size_t)1);
-                int columns = wcwidth(character);
-
-                used += columns >= 0 ? columns : 1;
-                if (used > width - 1)
-                        break;
-                (void)fwrite(text + i, 1, length, stdout);
-                i += length;
-        }
-        (void)fputs("…", stdout);
-}
-
-void table_add(Table *table, Color color, const char *text) {
-        struct Cell *cell;
-        /* Its own line breaks would end the row. */
-        char *copy = text_escape(text, strcspn(text, "\r\n"), CELL_MAX);
-
-        if (!copy)
-                out_of_memory();
-        if (table->n_cells == table->n_allocated) {
-                table->n_allocated = MAX(table->n_allocated * 2, (size_t)64);
-                cell = realloc(table->cells, table->n_allocated * sizeof(*cell));
-                if (!cell)
-                        out_of_memory();
-                table->cells = cell;
-        }
-
-        table->cells[table->n_cells++] = (struct Cell){ copy, text_width(copy), color };
-}
-
-void table_addf(Table *table, Color color, const char *format, ...) {
-        _cleanup_(freep) char *text = NULL;
-        va_list ap;
-
-        va_start(ap, format);
-        if (vasprintf(&text, format, ap) < 0)
-                out_of_memory();
-        va_end(ap);
-
-        table_add(table, color, text);
-}
-
-/* On a narrow terminal the first column, of names, makes room for the others. */
-static void shrink(size_t *widths, size_t n) {
-        size_t wanted = MIN(widths[n - 1], LAST_COLUMN_MIN), space = output_width();
-
-        for (size_t i = 0; i + 1 < n; i++)
-                wanted += widths[i] + 2;
-        if (wanted > space && n > 1)
-                widths[0] -= MIN(wanted - space, widths[0] - MIN(widths[0], FIRST_COLUMN_MIN));
-}
-
-static void print_row(const Table *table, const size_t *widths, const char *indentation, const struct Cell *cells) {
-        size_t left = output_width(), used = strlen(indentation);
-
-        (void)fputs(indentation, stdout);
-        for (size_t i = 0; i < table->n_columns; i++) {
-                const struct Cell *cell = &cells[i];
-                int padding = (int)(widths[i] - MIN(cell->width, widths[i]));
-                bool last = i + 1 == table->n_columns, right = table->right & 1U << i;
-                size_t space = left > used ? left - used : 1;
-
-                if (right)
-                        printf("%*s", padding, "");
-                (void)fputs(color_on(cell->color), stdout);
-                put_cut(cell->text, cell->width, last ? MIN(space, widths[i]) : widths[i]);
-                (void)fputs(color_off(cell->color), stdout);
-                if (!last)
-                        printf("%*s", (right ? 0 : padding) + 2, "");
-                used += widths[i] + 2;
-        }
-        (void)fputc('\n', stdout);
-}
-
-void table_print(Table *table, const char *indentation) {
-        size_t *widths = new0(size_t, table->n_columns);
-        struct Cell *titles = new0(struct Cell, table->n_columns);
-
-        if (!widths || !titles)
-                out_of_memory();
-
-        for (size_t i = 0; i < table->n_columns; i++) {
-                titles[i] = (struct Cell){ (char *)table->titles[i], text_width(table->titles[i]), COLOR_DIM };
-                widths[i] = titles[i].width;
-        }
-        for (size_t i = 0; i < table->n_cells; i++)
-                widths[i % table->n_columns] = MAX(widths[i % table->n_columns], table->cells[i].width);
-
-        shrink(widths, table->n_columns);
-        print_row(table, widths, indentation, titles);
-        for (size_t i = 0; i + table->n_columns <= table->n_cells; i += table->n_columns)
-                print_row(table, widths, indentation, table->cells + i);
-
-        free(widths);
-        free(titles);
-}
-
-void table_done(Table *table) {
-        for (size_t i = 0; i < table->n_cells; i++)
-                free(table->cells[i].text);
-        free(table->cells);
-        table->cells = NULL;
-        table->n_cells = table->n_allocated = 0;
 }
 
 static char *next_buffer(size_t *ret_size) {

@@ -21,6 +21,8 @@ void output_silence(bool silent);
 void output_open(ColorChoice colors, bool json);
 /* Columns of the terminal; SIZE_MAX where there is none */
 size_t output_width(void);
+/* Lines of the terminal, likewise */
+size_t output_height(void);
 
 /* Escape sequences, or "" */
 const char *color_on(Color color);
@@ -32,6 +34,8 @@ Color state_color(const char *state);
 /* Tells what is wrong on stderr, as "mcp-exec: ..." or, with --json, as an object. Returns status. */
 int fail(int status, const char *format, ...) _printf_(2, 3);
 int fail_named(int status, const char *name, const char *message);
+/* The text of what was told last, and its name. Valid until the next failure. */
+const char *last_failure(const char **ret_name);
 /* The same without the program's end */
 void note(const char *format, ...) _printf_(1, 2);
 
@@ -46,11 +50,26 @@ void put_json_indented(FILE *file, JsonSlice value);
 /* Appends text, then string as JSON. */
 void add_json_string(Buffer *buffer, const char *text, const char *string);
 
-/* Rows of cells, each column as wide as needed and the last one cut at the terminal's edge. */
+/* Texts within the terminal's width (table.c). Without a terminal nothing is cut or wrapped. */
+
+/* Columns that it takes */
+size_t text_width(const char *text);
+/* Prints text, or what of it fits into width columns. */
+void put_cut(FILE *file, const char *text, size_t width);
+/* Prints a server's words to the line's end, wrapped between words. The cursor is at column used, further lines begin
+ * at column indent. Its own line breaks and indentation are kept. */
+void put_wrapped(const char *text, size_t size, size_t used, size_t indent);
+/* What others wrote as one line that is safe to show, freed by the caller */
+char *one_line(const char *text);
+
+/* Rows of cells, each column as wide as needed. On a narrow terminal the last one is cut, or wrapped, and a first one
+ * that is too long stands on a line of its own, or is cut as well. */
 typedef struct Table {
         const char *const *titles;
         size_t n_columns;
         unsigned right; /* bits: columns of numbers */
+        bool wrap;      /* the last column */
+        bool cut;       /* the first column */
         struct Cell {
                 char *text;
                 size_t width;

@@ -52,6 +52,18 @@ static const Field worker_fields[] = {
         {},
 };
 
+static const Field job_fields[] = {
+        { "Id", 's', offsetof(JobInfo, id) },
+        { "Server", 's', offsetof(JobInfo, server) },
+        { "Method", 's', offsetof(JobInfo, method) },
+        { "Tool", 's', offsetof(JobInfo, tool) },
+        { "State", 's', offsetof(JobInfo, state) },
+        { "StartedTimestamp", 't', offsetof(JobInfo, started) },
+        { "FinishedTimestamp", 't', offsetof(JobInfo, finished) },
+        { "ResultSize", 't', offsetof(JobInfo, result_size) },
+        {},
+};
+
 /* a{sv} into a structure; what isn't known is skipped. */
 static int read_properties(sd_bus_message *message, const Field *fields, void *target) {
         const char *name;
@@ -112,6 +124,13 @@ static int read_interface(ServiceState *state, const char *path, const char *int
                 return read_properties(state->reply, worker_fields, &state->workers[state->n_workers++]);
         }
 
+        if (streq(interface, BUS_NAME ".Job")) {
+                state->jobs = grow(state->jobs, state->n_jobs, sizeof(JobInfo));
+                state->jobs[state->n_jobs] =
+                        (JobInfo){ .path = path, .id = "", .server = "", .method = "", .tool = "", .state = "" };
+                return read_properties(state->reply, job_fields, &state->jobs[state->n_jobs++]);
+        }
+
         return sd_bus_message_skip(state->reply, "a{sv}");
 }
 
@@ -164,6 +183,12 @@ static int compare_workers(const void *a, const void *b) {
         return one->started < other->started ? -1 : one->started > other->started;
 }
 
+static int compare_jobs(const void *a, const void *b) {
+        const JobInfo *one = a, *other = b;
+
+        return one->started < other->started ? -1 : one->started > other->started;
+}
+
 int status_fetch_state(Cli *cli, ServiceState *ret) {
         ServiceState state = { .version = "" };
         sd_bus_error error = SD_BUS_ERROR_NULL;
@@ -196,6 +221,8 @@ int status_fetch_state(Cli *cli, ServiceState *ret) {
                 qsort(state.servers, state.n_servers, sizeof(ServerState), compare_servers);
         if (state.n_workers > 0)
                 qsort(state.workers, state.n_workers, sizeof(WorkerState), compare_workers);
+        if (state.n_jobs > 0)
+                qsort(state.jobs, state.n_jobs, sizeof(JobInfo), compare_jobs);
         processes_read();
         *ret = state;
         return STATUS_OK;
@@ -204,6 +231,7 @@ int status_fetch_state(Cli *cli, ServiceState *ret) {
 void state_done(ServiceState *state) {
         free(state->servers);
         free(state->workers);
+        free(state->jobs);
         sd_bus_message_unref(state->reply);
         sd_bus_message_unref(state->root_reply);
         *state = (ServiceState){};

@@ -15,13 +15,19 @@ typedef struct ServerState {
         uint32_t in_flight, queued;
 } ServerState;
 
+typedef struct JobInfo {
+        const char *path, *id, *server, *method, *tool, *state;
+        uint64_t started, finished, result_size;
+} JobInfo;
+
 typedef struct ServiceState {
         sd_bus_message *reply, *root_reply;
         const char *version;
         uint32_t workers_running, in_flight;
         ServerState *servers; /* sorted by name */
         WorkerState *workers; /* the oldest first */
-        size_t n_servers, n_workers;
+        JobInfo *jobs;        /* likewise */
+        size_t n_servers, n_workers, n_jobs;
 } ServiceState;
 
 int status_fetch_state(Cli *cli, ServiceState *ret);

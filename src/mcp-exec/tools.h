@@ -50,6 +50,9 @@ int status_read_arguments(Cli *cli, const char *server, const char *tool, int ar
 /* The same for JSON alone */
 int status_read_json(const char *what, const char *argument, char **ret);
 
+/* Where in a text that is, for people: both count from 1. */
+void line_and_column(const char *text, size_t offset, unsigned *ret_line, unsigned *ret_column);
+
 /* The whole of a file, or of standard input for "-", with a NUL behind it. */
 int status_read_file(const char *name, Buffer *ret);
 

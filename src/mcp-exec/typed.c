@@ -113,6 +113,7 @@ static int status_value(const Typing *typing, JsonSlice schema, const char *key,
                 return fail(STATUS_USAGE, "%s=%s: %s wants %s%s", key, value, key, schema_type_words(types),
                             types & SCHEMA_BOOLEAN  ? ": true or false"
                             : types & SCHEMA_OBJECT ? ", as in {\"key\": \"value\"} or KEY.SUB=VALUE"
+                            : types & SCHEMA_ARRAY  ? ", as in [\"a\", \"b\"] or KEY=A KEY=B"
                                                     : "");
         return STATUS_OK;
 }
@@ -221,7 +222,32 @@ static int status_find_place(Typing *typing, const char *whole, cJSON **ret_obje
         }
 }
 
-static int status_word(Typing *typing, const char *word) {
+/* A word without =: the key whose value follows, or the value of the key that has to be there. */
+static int status_no_equals(const Typing *typing, const char *word, const char *next) {
+        JsonSlice properties = json_get(typing->root, "properties"), name, value;
+        const char *position = NULL;
+
+        while (json_next_member(properties, &position, &name, &value)) {
+                _cleanup_(freep) char *key = json_decode(name);
+
+                if (!key)
+                        out_of_memory();
+                if (streq(key, word))
+                        return fail(STATUS_USAGE, "%s needs a value: did you mean %s=%s?", word, word, next ?: "VALUE");
+        }
+        position = NULL;
+        while (*word && word[0] != '"' && word[0] != '[' && json_next_member(properties, &position, &name, &value)) {
+                _cleanup_(freep) char *key = json_decode(name);
+
+                if (key && schema_requires(typing->root, key) && !cJSON_HasObjectItem(typing->tree, key))
+                        return fail(STATUS_USAGE, "%s is no argument: did you mean %s=%s?", word, key, word);
+        }
+
+        return fail(STATUS_USAGE, "%s is no argument: KEY=VALUE is wanted, JSON like {\"key\": \"value\"}, - or @FILE",
+                    word);
+}
+
+static int status_word(Typing *typing, const char *word, const char *next) {
         _cleanup_(freep) char *whole = NULL;
         const char *equals = strchr(word, '='), *value, *key = NULL;
         cJSON *object = NULL, *item = NULL;
@@ -231,8 +257,7 @@ static int status_word(Typing *typing, const char *word) {
         int status;
 
         if (!equals || equals == word)
-                return fail(STATUS_USAGE,
-                            "%s is no argument: KEY=VALUE is wanted, JSON like {\"key\": \"value\"}, - or @FILE", word);
+                return status_no_equals(typing, word, next);
         raw = equals > word && equals[-1] == ':';
         value = equals + 1;
         whole = strndup(word, equals - word - raw);
@@ -286,7 +311,7 @@ int status_typed_arguments(const char *tool, JsonSlice schema, int argc, char *a
         int status = STATUS_OK;
 
         for (int i = 0; i < argc && status == STATUS_OK; i++)
-                status = status_word(&typing, argv[i]);
+                status = status_word(&typing, argv[i], i + 1 < argc ? argv[i + 1] : NULL);
         if (status == STATUS_OK)
                 status = status_check_required(&typing);
         if (status == STATUS_OK) {

@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "bus/errors.h"
+#include "mcp-exec/job.h"
 #include "mcp-exec/output.h"
 #include "mcp-exec/tools.h"
 
@@ -35,12 +36,10 @@ static int status_check_tool(Cli *cli, const char *server, const char *tool, boo
         return status;
 }
 
-/* CallTool; *ret_result is *ret_reply's. */
-static int status_call_tool(Cli *cli, const char *server, const char *tool, const char *arguments,
-                            sd_bus_message **ret_reply, const char **ret_result) {
-        sd_bus_message *message, *reply = NULL;
+/* *ret: the result's text, owned by the caller */
+static int status_call_tool(Cli *cli, const char *server, const char *tool, const char *arguments, char **ret) {
+        _cleanup_(freep) char *result = NULL;
         sd_bus_error error = SD_BUS_ERROR_NULL;
-        const char *result = NULL;
         bool missing = false;
         int r, status;
 
@@ -48,46 +47,49 @@ static int status_call_tool(Cli *cli, const char *server, const char *tool, cons
         if (status != STATUS_OK)
                 return status;
 
-        message = new_call(cli, BUS_PATH, BUS_NAME, "CallTool");
-        r = sd_bus_message_append(message, "sss", server, tool, arguments);
-        if (r == -EINVAL) {
-                sd_bus_message_unref(message);
+        r = job_call_tool(cli, server, tool, arguments, &error, &result);
+        if (r == -EINVAL && !error.name)
                 return fail(STATUS_USAGE, "the server's name, the tool's or the arguments are no UTF-8 text");
-        }
-        if (r >= 0)
-                r = call_and_wait(cli, message, cli->timeout, &error, &reply);
-        if (r >= 0)
-                r = sd_bus_message_read(reply, "s", &result);
-        sd_bus_message_unref(message);
 
         if ((r < 0 && error.name && streq(error.name, BUS_ERROR("Remote"))) ||
             (r >= 0 && json_is(json_get(json_open(result), "isError"), 't')))
                 status = status_check_tool(cli, server, tool, &missing);
         if (!missing && r < 0)
                 status = status_bus_error(cli, &error, r);
-        else if (!missing) {
-                *ret_reply = TAKE_PTR(reply);
-                *ret_result = result;
-        }
+        else if (!missing)
+                *ret = TAKE_PTR(result);
 
-        sd_bus_message_unref(reply);
         sd_bus_error_free(&error);
         return status;
 }
 
-int verb_call(Cli *cli, int argc, char *argv[]) {
+/* A tool that was called without arguments, and failed: what it wants. */
+static void tell_required(Cli *cli, const char *server, const char *tool) {
         _cleanup_(freep) char *arguments = NULL;
-        sd_bus_message *reply = NULL;
-        const char *result;
+        ToolTable table = {};
+        const ToolInfo *info;
+
+        output_silence(true);
+        (void)status_fetch_tools(cli, server, &table);
+        output_silence(false);
+        info = tools_find(&table, tool);
+        if (info)
+                (void)status_typed_arguments(tool, schema_open(info->schema), 0, NULL, &arguments);
+        tools_done(&table);
+}
+
+int verb_call(Cli *cli, int argc, char *argv[]) {
+        _cleanup_(freep) char *arguments = NULL, *result = NULL;
         int status;
 
         status = status_read_arguments(cli, argv[1], argv[2], argc - 3, argv + 3, &arguments);
         if (status == STATUS_OK)
-                status = status_call_tool(cli, argv[1], argv[2], arguments, &reply, &result);
+                status = status_call_tool(cli, argv[1], argv[2], arguments, &result);
         if (status == STATUS_OK)
                 status = status_show_result(cli, result);
+        if ((status == STATUS_TOOL || status == STATUS_REMOTE) && argc == 3 && !cli->json && !cli->quiet)
+                tell_required(cli, argv[1], argv[2]);
 
-        sd_bus_message_unref(reply);
         return status;
 }
 
@@ -102,6 +104,8 @@ int verb_request(Cli *cli, int argc, char *argv[]) {
                 status = status_read_json("the params", argv[3], &params);
         if (status == STATUS_OK)
                 status = status_call(cli, &reply, "Call", "sss", argv[1], argv[2], params ?: "");
+        if (status == STATUS_REMOTE && !cli->json && nearest_method(argv[2]))
+                note("Did you mean %s?", nearest_method(argv[2]));
         if (status != STATUS_OK)
                 return status;
 
@@ -124,13 +128,13 @@ static bool is_text(const Buffer *buffer) {
         return true;
 }
 
-static int status_read_code(Cli *cli, const char *file, Buffer *code) {
+static int status_read_code(Cli *cli, const char *server, const char *file, Buffer *code) {
         int status;
 
         if (cli->code && file)
                 return fail(STATUS_USAGE, "either -c CODE or %s", file);
         if (!cli->code && !file)
-                return fail(STATUS_USAGE, "code is missing: run EXECUTOR FILE, - for standard input, or -c CODE");
+                return status_no_code(server);
         if (file && streq(file, "-") && cli->pass_stdin)
                 return fail(STATUS_USAGE, "--stdin: standard input is the code already");
 
@@ -173,12 +177,12 @@ static int status_code_argument(Cli *cli, const char *server, const char **ret) 
 }
 
 int verb_run(Cli *cli, int argc, char *argv[]) {
-        sd_bus_message *reply = NULL;
+        _cleanup_(freep) char *result = NULL;
         Buffer code = {}, input = {}, arguments = {};
-        const char *result, *argument = NULL;
+        const char *argument = NULL;
         int status;
 
-        status = status_read_code(cli, argc > 2 ? argv[2] : NULL, &code);
+        status = status_read_code(cli, argv[1], argc > 2 ? argv[2] : NULL, &code);
         if (status == STATUS_OK && cli->pass_stdin)
                 status = status_read_file("-", &input);
         if (status == STATUS_OK)
@@ -191,7 +195,7 @@ int verb_run(Cli *cli, int argc, char *argv[]) {
                         must(json_append_quoted(&arguments, buffer_data(&input), buffer_size(&input)));
                 }
                 must(buffer_append(&arguments, "}", 2));
-                status = status_call_tool(cli, argv[1], "run", buffer_data(&arguments), &reply, &result);
+                status = status_call_tool(cli, argv[1], "run", buffer_data(&arguments), &result);
         }
         if (status == STATUS_OK)
                 status = status_show_run(cli, result);
@@ -199,6 +203,5 @@ int verb_run(Cli *cli, int argc, char *argv[]) {
         buffer_done(&code);
         buffer_done(&input);
         buffer_done(&arguments);
-        sd_bus_message_unref(reply);
         return status;
 }

@@ -12,7 +12,7 @@
 typedef struct Check {
         Cli *cli;
         Buffer json;
-        unsigned n_problems, n_servers, n_files;
+        unsigned n_problems, n_warnings, n_servers, n_files;
 } Check;
 
 static void tell(Check *check, const char *file, const char *text) {
@@ -34,7 +34,7 @@ static void tell_all(Check *check, const ProblemList *problems) {
 }
 
 /* A command that isn't there is no mistake of the file, but the next thing to go wrong. */
-static void warn_command(const Check *check, const ServerConfig *config) {
+static void warn_command(Check *check, const ServerConfig *config) {
         _cleanup_(freep) char *paths = strdup(WORKER_PATH);
         char *rest = paths, *folder;
         const char *home = getenv("HOME");
@@ -46,8 +46,10 @@ static void warn_command(const Check *check, const ServerConfig *config) {
                         return;
 
         if (config->command[0] == '/') {
-                if (access(config->command, X_OK) < 0)
+                if (access(config->command, X_OK) < 0) {
+                        check->n_warnings++;
                         note("%s: warning: %s can't be executed: %s", config->file, config->command, strerror(errno));
+                }
                 return;
         }
 
@@ -68,8 +70,10 @@ static void warn_command(const Check *check, const ServerConfig *config) {
                         return;
         }
 
-        note("%s: warning: the command %s of server %s is not in the PATH of workers, %s", config->file,
-             config->command, config->name, WORKER_PATH);
+        check->n_warnings++;
+        note("%s: warning: the command %s of server %s is not in the PATH of workers, %s%s", config->file,
+             config->command, config->name,
+             check->cli->choice == BUS_CHOICE_SYSTEM ? "" : "~/.local/bin:", WORKER_PATH);
 }
 
 static void on_changed(void *userdata _unused_) {
@@ -180,7 +184,10 @@ int verb_check(Cli *cli, int argc, char *argv[]) {
         if (cli->json)
                 put_json(stdout, (JsonSlice){ buffer_data(&check.json), buffer_size(&check.json) });
         else if (check.n_problems == 0 && status == STATUS_OK && !cli->quiet)
-                printf("%u server%s, no problems\n", check.n_servers, check.n_servers == 1 ? "" : "s");
+                printf(check.n_warnings == 0  ? "%u server%s, no problems\n"
+                       : check.n_warnings > 1 ? "%u server%s, %u warnings\n"
+                                              : "%u server%s, 1 warning\n",
+                       check.n_servers, check.n_servers == 1 ? "" : "s", check.n_warnings);
 
         buffer_done(&check.json);
         return status == STATUS_OK && check.n_problems > 0 ? STATUS_TOOL : status;

@@ -175,11 +175,13 @@ int verb_complete(Cli *cli, int argc, char *argv[]) {
                 offer_options(verb, last);
         else if (n == 0)
                 offer_verbs(last);
-        else if (verb && n == 1 && strncmp(verb->synopsis, "SERVER", strlen("SERVER")) == 0)
+        else if (verb && n == 1 &&
+                 (strncmp(verb->synopsis, "SERVER", strlen("SERVER")) == 0 ||
+                  strncmp(verb->synopsis, "[SERVER", strlen("[SERVER")) == 0))
                 offer_servers(cli, last);
-        else if (verb && verb->run == verb_manage)
+        else if (verb && strstr(verb->synopsis, "SERVER..."))
                 offer_servers(cli, last);
-        else if (verb && ((verb->run == verb_status || verb->run == verb_run) && n == 1))
+        else if (verb && verb->run == verb_run && n == 1)
                 offer_servers(cli, last);
         else if (verb && verb->run == verb_batch && n == 2)
                 offer_servers(cli, last);

@@ -19,6 +19,42 @@ typedef struct Import {
 /* Where clients keep the map of their servers */
 static const char *const map_keys[] = { "mcpServers", "servers", "context_servers" };
 
+/* Editors allow comments in their files, and a comma behind the last member: both become blanks, so that places in the
+ * text stay what they are. */
+static void blank_comments(char *text, size_t size) {
+        char *end = text + size, *comma = NULL;
+
+        for (char *p = text; p < end; p++) {
+                if (*p == '"') {
+                        for (p++; p < end && *p != '"'; p++)
+                                if (*p == '\\')
+                                        p++;
+                        comma = NULL;
+                } else if (*p == '/' && (p[1] == '/' || p[1] == '*')) {
+                        const char *close = strstr(p + 2, p[1] == '/' ? "\n" : "*/");
+                        char *after = !close ? end : text + (close - text) + (p[1] == '/' ? 0 : 2);
+
+                        for (; p < after; p++)
+                                if (*p != '\n')
+                                        *p = ' ';
+                        p--;
+                } else if (*p == ',')
+                        comma = p;
+                else if ((*p == '}' || *p == ']') && comma)
+                        *comma = ' ';
+                else if (!strchr(" \t\r\n", *p))
+                        comma = NULL;
+        }
+}
+
+/* Of a client that calls through here already: as a server it would call itself. */
+static bool is_own_program(JsonSlice server) {
+        _cleanup_(freep) char *command = json_decode(json_get(server, "command"));
+        const char *slash = command ? strrchr(command, '/') : NULL;
+
+        return command && streq(slash ? slash + 1 : command, "mcp-exec");
+}
+
 /* "My Server (beta)" becomes "my-server-beta". NULL where nothing is left. */
 static char *make_name(const char *name) {
         char *made = new0(char, strlen(name) + 1), *out = made;
@@ -144,6 +180,12 @@ static int status_import_server(Import *import, const char *client_name, JsonSli
         size_t n = 0;
         int status = STATUS_OK;
 
+        if (is_own_program(server)) {
+                if (!import->cli->quiet)
+                        note("%s: server %s is left out: the client calls it by mcp-exec already", import->file,
+                             client_name);
+                return STATUS_OK;
+        }
         if (!name)
                 return fail(STATUS_TOOL, "%s: %s can't name a server: that is 1 to 64 characters of a-z, 0-9 and -",
                             import->file, client_name);
@@ -183,14 +225,20 @@ static int status_import_server(Import *import, const char *client_name, JsonSli
         return status;
 }
 
-static int status_import_all(Import *import, const Buffer *text) {
+static int status_import_all(Import *import, Buffer *text) {
         JsonSlice tree = {}, map = {}, key, value;
         const char *position = NULL;
         JsonError error;
         int status = STATUS_OK;
 
-        if (json_scan(buffer_data(text), buffer_size(text), JSON_DEPTH_MAX, NULL, 0, NULL, &error) < 0)
-                return fail(STATUS_USAGE, "%s is no JSON: byte %zu: %s", import->file, error.offset, error.reason);
+        blank_comments(text->data + text->begin, buffer_size(text));
+        if (json_scan(buffer_data(text), buffer_size(text), JSON_DEPTH_MAX, NULL, 0, NULL, &error) < 0) {
+                unsigned line, column;
+
+                line_and_column(buffer_data(text), error.offset, &line, &column);
+                return fail(STATUS_USAGE, "%s is no JSON: line %u, column %u: %s", import->file, line, column,
+                            error.reason);
+        }
 
         tree = schema_open(buffer_data(text));
         for (size_t i = 0; i < ELEMENTSOF(map_keys) && !map.data; i++)

@@ -4,6 +4,8 @@
 #include "mcp-exec/output.h"
 #include "mcp-exec/tools.h"
 
+#define VALUE_INDENT 8 /* of describe's further lines */
+
 static void print_json_buffer(Buffer *buffer) {
         put_json(stdout, (JsonSlice){ buffer_data(buffer), buffer_size(buffer) });
         buffer_done(buffer);
@@ -65,19 +67,20 @@ static void add_tool_json(Buffer *json, const ToolInfo *tool) {
 static char *argument_help(JsonSlice root, JsonSlice property) {
         JsonSlice schema = schema_resolve(root, property), element;
         _cleanup_(freep) char *description = json_decode(json_get(property, "description"));
-        const char *position = NULL, *separator = "";
+        const char *position = NULL, *separator = "one of ";
         Buffer text = {};
 
         if (!description)
                 description = json_decode(json_get(schema, "description"));
-        if (description)
+        if (description && *description) {
                 must(buffer_append_string(&text, description));
-        while (json_next_element(json_get(schema, "enum"), &position, &element)) {
+                separator = strchr(".!?", description[strlen(description) - 1]) ? " One of " : "; one of ";
+        }
+        for (; json_next_element(json_get(schema, "enum"), &position, &element); separator = ", ") {
                 _cleanup_(freep) char *word = json_decode(element);
 
-                must(buffer_append_string(&text, *separator ? separator : description ? ": " : ""));
+                must(buffer_append_string(&text, separator));
                 must(word ? buffer_append_string(&text, word) : buffer_append(&text, element.data, element.size));
-                separator = ", ";
         }
         must(buffer_append(&text, "", 1));
         return text.data;
@@ -85,13 +88,13 @@ static char *argument_help(JsonSlice root, JsonSlice property) {
 
 static void show_tool(const ToolInfo *tool, const char *server) {
         static const char *const titles[] = { "ARGUMENT", "TYPE", "", "DESCRIPTION" };
-        Table table = { .titles = titles, .n_columns = ELEMENTSOF(titles) };
+        Table table = { .titles = titles, .n_columns = ELEMENTSOF(titles), .wrap = true };
         JsonSlice root = schema_open(tool->schema), key, value;
         const char *position = NULL;
 
         printf("%s%s%s on %s\n", color_on(COLOR_BOLD), tool->name, color_off(COLOR_BOLD), server);
         if (*tool->description)
-                put_lines(stdout, tool->description, strlen(tool->description));
+                put_wrapped(tool->description, strlen(tool->description), 0, 0);
 
         while (json_next_member(json_get(root, "properties"), &position, &key, &value)) {
                 _cleanup_(freep) char *name = json_decode(key), *text = NULL;
@@ -156,13 +159,36 @@ int verb_tools(Cli *cli, int argc, char *argv[]) {
         return status;
 }
 
+/* The value of a line: an array's elements have blanks between them, where the line can be wrapped. */
+static void show_value(JsonSlice value, size_t used) {
+        _cleanup_(freep) char *text = json_decode(value);
+        const char *position = NULL, *separator = "";
+        JsonSlice element;
+        Buffer list = {};
+
+        if (text)
+                must(buffer_append_string(&list, text));
+        else if (json_is(value, '[')) {
+                must(buffer_append_string(&list, "["));
+                for (; json_next_element(value, &position, &element); separator = ", ") {
+                        must(buffer_append_string(&list, separator));
+                        must(buffer_append(&list, element.data, element.size));
+                }
+                must(buffer_append_string(&list, "]"));
+        } else
+                must(buffer_append(&list, value.data, value.size));
+
+        put_wrapped(buffer_data(&list), buffer_size(&list), used, VALUE_INDENT);
+        buffer_done(&list);
+}
+
 /* KEY.SUB: value, a line each; nothing is deeper than a line can show. */
 static void show_members(JsonSlice object, const char *prefix) {
         const char *position = NULL;
         JsonSlice key, value;
 
         while (json_next_member(object, &position, &key, &value)) {
-                _cleanup_(freep) char *name = json_decode(key), *path = NULL, *text = json_decode(value);
+                _cleanup_(freep) char *name = json_decode(key), *path = NULL;
 
                 if (!name || asprintf(&path, "%s%s%s", prefix, *prefix ? "." : "", name) < 0)
                         out_of_memory();
@@ -171,10 +197,7 @@ static void show_members(JsonSlice object, const char *prefix) {
                         show_members(value, path);
                 else {
                         printf("%s%s%s: ", color_on(COLOR_BOLD), path, color_off(COLOR_BOLD));
-                        if (text)
-                                put_lines(stdout, text, strlen(text));
-                        else
-                                put_lines(stdout, value.data, value.size);
+                        show_value(value, text_width(path) + 2);
                 }
         }
 }

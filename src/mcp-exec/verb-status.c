@@ -153,12 +153,17 @@ static void show_workers(const ServiceState *state, const char *server) {
 }
 
 static int show_server(Cli *cli, const ServiceState *state, const ServerState *server) {
-        _cleanup_(freep) char *description = text_escape(server->description, strlen(server->description), 4096);
+        _cleanup_(freep) char *description = one_line(server->description);
         Color color = state_color(server->state);
 
-        printf("%s●%s %s%s%s%s%s\n", color_on(color), color_off(color), color_on(COLOR_BOLD), server->name,
-               color_off(COLOR_BOLD), description && *description ? " - " : "", description ?: "");
+        printf("%s●%s %s%s%s%s", color_on(color), color_off(color), color_on(COLOR_BOLD), server->name,
+               color_off(COLOR_BOLD), *description ? " - " : "");
+        put_wrapped(description, strlen(description), text_width(server->name) + (*description ? 5 : 2), 2);
         printf("      State: %s%s%s\n", color_on(color), server->state, color_off(color));
+        if (streq(server->state, "failing"))
+                printf("             It ended too often to be started now. mcp-exec restart %s\n"
+                       "             has it tried at once, and mcp-exec tools %s says why it fails.\n",
+                       server->name, server->name);
         show_field("File", server->file);
         printf("      Scope: %s\n", server->scope);
         printf("        Era: %s\n", server->era);

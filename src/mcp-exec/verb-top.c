@@ -10,6 +10,7 @@
 
 #define DELAY USEC_PER_SEC
 #define SNAPSHOT_TIME (USEC_PER_SEC / 2)
+#define LINES_AROUND 4 /* the head, and the cursor's own */
 
 /* What a worker had done when it was looked at before */
 typedef struct Before {
@@ -68,11 +69,15 @@ static void remember(Top *top, const ServiceState *state, uint64_t when) {
         top->when = when;
 }
 
-/* A row a server: what its workers did since the look before, or since they started. */
-static void add_server(const Top *top, const ServiceState *state, const ServerState *server, uint64_t elapsed,
-                       Table *table) {
-        uint64_t calls = 0, memory = 0, recent = 0, call_time = 0, cpu = 0;
-        unsigned workers = 0;
+/* What a server's workers did since the look before, or since they started */
+typedef struct Row {
+        const ServerState *server;
+        uint64_t calls, memory, recent, call_time, cpu;
+        unsigned workers;
+} Row;
+
+static Row make_row(const Top *top, const ServiceState *state, const ServerState *server) {
+        Row row = { .server = server };
 
         for (size_t i = 0; i < state->n_workers; i++) {
                 const WorkerState *worker = &state->workers[i];
@@ -81,37 +86,58 @@ static void add_server(const Top *top, const ServiceState *state, const ServerSt
                 if (!streq(worker->server, server->name))
                         continue;
                 before = find_before(top, worker->id);
-                workers++;
-                calls += worker->calls;
-                memory += worker_memory(worker->pid);
-                recent += grown(answers(worker), before ? before->answers : 0);
-                call_time += grown(worker->call_time, before ? before->call_time : 0);
-                cpu += grown(worker_cpu(worker->pid), before ? before->cpu : 0);
+                row.workers++;
+                row.calls += worker->calls;
+                row.memory += worker_memory(worker->pid);
+                row.recent += grown(answers(worker), before ? before->answers : 0);
+                row.call_time += grown(worker->call_time, before ? before->call_time : 0);
+                row.cpu += grown(worker_cpu(worker->pid), before ? before->cpu : 0);
         }
+
+        return row;
+}
+
+/* Those that work stand first, then those that could, and all by their names. */
+static int compare_rows(const void *a, const void *b) {
+        const Row *left = a, *right = b;
+        bool left_works = left->recent > 0 || left->server->in_flight > 0 || left->server->queued > 0;
+        bool right_works = right->recent > 0 || right->server->in_flight > 0 || right->server->queued > 0;
+
+        if (left_works != right_works)
+                return left_works ? -1 : 1;
+        if (!left->workers != !right->workers)
+                return left->workers ? -1 : 1;
+        return strcmp(left->server->name, right->server->name);
+}
+
+static void add_row(const Row *row, uint64_t elapsed, Table *table) {
+        const ServerState *server = row->server;
 
         table_add(table, COLOR_BOLD, server->name);
         table_add(table, state_color(server->state), server->state);
-        table_addf(table, COLOR_NONE, "%u", workers);
-        table_addf(table, COLOR_NONE, "%llu", (unsigned long long)calls);
-        if (elapsed > 0 && workers > 0) {
-                table_addf(table, COLOR_NONE, "%.1f", (double)recent * USEC_PER_SEC / elapsed);
-                table_addf(table, COLOR_NONE, "%.0f%%", (double)cpu * 100 / elapsed);
+        table_addf(table, COLOR_NONE, "%u", row->workers);
+        table_addf(table, COLOR_NONE, "%llu", (unsigned long long)row->calls);
+        if (elapsed > 0 && row->workers > 0) {
+                table_addf(table, COLOR_NONE, "%.1f", (double)row->recent * USEC_PER_SEC / elapsed);
+                table_addf(table, COLOR_NONE, "%.0f%%", (double)row->cpu * 100 / elapsed);
         } else {
                 table_add(table, COLOR_NONE, "-");
                 table_add(table, COLOR_NONE, "-");
         }
-        table_add(table, COLOR_NONE, recent > 0 ? format_duration(call_time / recent) : "-");
+        table_add(table, COLOR_NONE, row->recent > 0 ? format_duration(row->call_time / row->recent) : "-");
         table_addf(table, COLOR_NONE, "%u", server->in_flight);
         table_addf(table, COLOR_NONE, "%u", server->queued);
-        table_add(table, COLOR_NONE, memory > 0 ? format_bytes(memory) : "-");
+        table_add(table, COLOR_NONE, row->memory > 0 ? format_bytes(row->memory) : "-");
 }
 
 static int show(Top *top, bool redraw) {
-        static const char *const titles[] = { "SERVER", "STATE",   "PROCS",  "CALLS", "CALLS/S",
-                                              "CPU",    "LATENCY", "ACTIVE", "QUEUE", "MEMORY" };
-        Table table = { .titles = titles, .n_columns = ELEMENTSOF(titles), .right = 0x3fc };
+        static const char *const titles[] = { "SERVER", "STATE",   "PROCS", "CALLS", "CALLS/S",
+                                              "CPU",    "LATENCY", "BUSY",  "QUEUE", "MEMORY" };
+        Table table = { .titles = titles, .n_columns = ELEMENTSOF(titles), .right = 0x3fc, .cut = true };
         ServiceState state;
+        size_t n_shown;
         uint64_t now;
+        Row *rows;
         int status;
 
         status = status_fetch_state(top->cli, &state);
@@ -119,14 +145,28 @@ static int show(Top *top, bool redraw) {
                 return status;
 
         now = monotonic_usec();
+        rows = new0(Row, state.n_servers + 1);
+        if (!rows)
+                out_of_memory();
         for (size_t i = 0; i < state.n_servers; i++)
-                add_server(top, &state, &state.servers[i], top->when ? now - top->when : 0, &table);
+                rows[i] = make_row(top, &state, &state.servers[i]);
+        qsort(rows, state.n_servers, sizeof(*rows), compare_rows);
+
+        n_shown = state.n_servers;
+        if (redraw && n_shown + LINES_AROUND > output_height())
+                n_shown = output_height() > LINES_AROUND + 1 ? output_height() - LINES_AROUND - 1 : 1;
+        for (size_t i = 0; i < n_shown; i++)
+                add_row(&rows[i], top->when ? now - top->when : 0, &table);
+        free(rows);
 
         if (redraw)
                 (void)fputs("\x1b[H\x1b[J", stdout);
-        printf("mcp-execd %s on %s: %u workers, %u calls in flight%s\n\n", state.version, top->cli->bus_name,
-               state.workers_running, state.in_flight, redraw ? "; q quits" : "");
+        printf("mcp-execd %s on %s: %u worker%s, %u call%s in flight%s\n\n", state.version, top->cli->bus_name,
+               state.workers_running, state.workers_running == 1 ? "" : "s", state.in_flight,
+               state.in_flight == 1 ? "" : "s", redraw ? "; q quits" : "");
         table_print(&table, "");
+        if (n_shown < state.n_servers)
+                printf("%zu more\n", state.n_servers - n_shown);
         (void)fflush(stdout);
 
         remember(top, &state, now);

@@ -7,33 +7,48 @@
 
 /* All here walks text that json_scan() has passed: brackets and quotes are enough to find one's way. */
 
-/* p stands behind the opening quote; the result behind the closing one. */
+/* p stands behind the opening quote; the result behind the closing one, which is the first with an even number of
+ * backslashes in front of it. */
 static const char *string_end(const char *p, const char *end) {
-        while (p < end && *p != '"')
-                p += *p == '\\' ? 2 : 1;
+        const char *begin = p;
 
-        return p < end ? p + 1 : end;
+        while ((p = memchr(p, '"', end - p))) {
+                const char *backslash = p;
+
+                while (backslash > begin && backslash[-1] == '\\')
+                        backslash--;
+                p++;
+                if ((p - 1 - backslash) % 2 == 0)
+                        return p;
+        }
+
+        return end;
 }
 
 /* Behind the value that starts at p */
 static const char *value_end(const char *p, const char *end) {
         unsigned depth = 0;
 
-        do {
-                if (*p == '"')
-                        p = string_end(p + 1, end);
-                else if (strchr("{[", *p)) {
+        do
+                switch (*p++) {
+                case '"':
+                        p = string_end(p, end);
+                        break;
+                case '{':
+                case '[':
                         depth++;
-                        p++;
-                } else if (strchr("}]", *p)) {
+                        break;
+                case '}':
+                case ']':
                         depth--;
-                        p++;
-                } else if (depth == 0) {
+                        break;
+                default:
+                        if (depth > 0)
+                                break;
                         while (p < end && !strchr(",]} \t\r\n", *p))
                                 p++;
-                } else
-                        p++;
-        } while (depth > 0 && p < end);
+                }
+        while (depth > 0 && p < end);
 
         return p;
 }

@@ -4,12 +4,9 @@
 #include <string.h>
 
 #include "base/macro.h"
+#include "wire/meta.h"
 #include "wire/protocol.h"
-
-#define META_VERSION "io.modelcontextprotocol/protocolVersion"
-#define META_CAPABILITIES "io.modelcontextprotocol/clientCapabilities"
-#define META_CLIENT "io.modelcontextprotocol/clientInfo"
-#define CLIENT_INFO "{\"name\":\"mcp-exec\",\"version\":\"" PROJECT_VERSION "\"}"
+#include "wire/translate.h"
 
 static const char *const era_names[] = {
         [MCP_ERA_AUTO] = "auto",
@@ -29,21 +26,29 @@ int mcp_era_from_string(const char *word, size_t size) {
         return -1;
 }
 
-bool mcp_legacy_version_supported(const char *version) {
-        static const char *const versions[] = { "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25" };
+static const char *const legacy_versions[] = { "2024-11-05", "2025-03-26", "2025-06-18", MCP_VERSION_LEGACY };
 
-        for (size_t i = 0; i < ELEMENTSOF(versions); i++)
-                if (streq(version, versions[i]))
+bool mcp_legacy_version_supported(const char *version) {
+        for (size_t i = 0; i < ELEMENTSOF(legacy_versions); i++)
+                if (streq(version, legacy_versions[i]))
                         return true;
 
         return false;
 }
 
+const char *mcp_negotiate(JsonSlice requested) {
+        for (size_t i = 0; i < ELEMENTSOF(legacy_versions); i++)
+                if (json_equal(requested, legacy_versions[i]))
+                        return legacy_versions[i];
+
+        return MCP_VERSION_LEGACY;
+}
+
 int mcp_parse(const char *line, size_t size, unsigned depth_max, McpMessage *ret, JsonError *error) {
-        enum { ID, METHOD, PARAMS, RESULT, ERROR };
+        enum { ID, METHOD, PARAMS, RESULT, ERROR, VERSION };
         JsonMember members[] = {
                 [ID] = { .name = "id" },         [METHOD] = { .name = "method" }, [PARAMS] = { .name = "params" },
-                [RESULT] = { .name = "result" }, [ERROR] = { .name = "error" },
+                [RESULT] = { .name = "result" }, [ERROR] = { .name = "error" },   [VERSION] = { .name = "jsonrpc" },
         };
         McpMessage message = { .kind = MCP_NOISE };
         bool has_id;
@@ -58,11 +63,12 @@ int mcp_parse(const char *line, size_t size, unsigned depth_max, McpMessage *ret
         message.params = members[PARAMS].value;
         message.result = members[RESULT].value;
         message.error = members[ERROR].value;
+        message.versioned = json_equal(members[VERSION].value, "2.0");
         message.ours = json_unsigned(message.id, &message.number);
         has_id = message.id.size > 0 && strchr("\"-0123456789", message.id.data[0]);
 
         /* A member that stands twice can be read in two ways; such a line is no message. */
-        for (size_t i = 0; i < ELEMENTSOF(members); i++)
+        for (size_t i = 0; i <= ERROR; i++)
                 if (members[i].count > 1) {
                         *ret = message;
                         return 0;
@@ -176,184 +182,6 @@ bool mcp_id_finder_result(const McpIdFinder *finder, uint64_t *ret) {
         return true;
 }
 
-int mcp_params_read(const char *text, size_t size, unsigned depth_max, McpParams *ret, JsonError *error) {
-        JsonMember members[] = { { .name = "_meta" }, { .name = "name" } };
-        const JsonMember *meta = &members[0], *name = &members[1];
-        McpParams params = {};
-        int r;
-
-        if (size == 0) {
-                *ret = params;
-                return 0;
-        }
-
-        r = json_scan(text, size, depth_max, members, ELEMENTSOF(members), &params.traits, error);
-        if (r < 0)
-                return r;
-
-        params.text.data = text + strspn(text, " \t\r\n");
-        params.text.size = text + size - params.text.data;
-        while (strchr(" \t\r\n", params.text.data[params.text.size - 1]))
-                params.text.size--;
-
-        *error = (JsonError){ .offset = params.text.data - text, .reason = "has to be an object" };
-        if (!json_is(params.text, '{'))
-                return -EINVAL;
-
-        *error = (JsonError){ .offset = name->key.data - text, .reason = "name stands twice" };
-        if (name->count > 1)
-                return -EINVAL;
-        params.name = name->value;
-
-        if (meta->count > 0) {
-                *error = (JsonError){ .offset = meta->key.data - text, .reason = "_meta stands twice" };
-                if (meta->count > 1)
-                        return -EINVAL;
-                error->reason = "_meta has to be an object";
-                if (!json_is(meta->value, '{'))
-                        return -EINVAL;
-
-                params.meta = meta->value;
-                params.token = json_get(meta->value, "progressToken");
-        }
-
-        *ret = params;
-        return 0;
-}
-
-/* What the broker itself says in _meta, then what the caller said there, less what is the broker's to say */
-static int append_meta(Buffer *buffer, uint64_t id, McpEra era, const McpParams *params, bool progress) {
-        bool has_capabilities = json_get(params->meta, META_CAPABILITIES).data,
-             has_client = json_get(params->meta, META_CLIENT).data;
-        const char *position = NULL, *comma = "";
-        JsonSlice key, value;
-        int r;
-
-        r = buffer_append_string(buffer, "\"_meta\":{");
-        if (r < 0)
-                return r;
-
-        if (progress) {
-                r = buffer_append_string(buffer, "\"progressToken\":");
-                if (r >= 0)
-                        r = buffer_append_number(buffer, id);
-                if (r < 0)
-                        return r;
-                comma = ",";
-        }
-
-        if (era == MCP_ERA_MODERN) {
-                r = buffer_append_string(buffer, comma);
-                if (r >= 0)
-                        r = buffer_append_string(buffer, "\"" META_VERSION "\":\"" MCP_VERSION_MODERN "\"");
-                if (r >= 0 && !has_capabilities)
-                        r = buffer_append_string(buffer, ",\"" META_CAPABILITIES "\":{}");
-                if (r >= 0 && !has_client)
-                        r = buffer_append_string(buffer, ",\"" META_CLIENT "\":" CLIENT_INFO);
-                if (r < 0)
-                        return r;
-                comma = ",";
-        }
-
-        while (json_next_member(params->meta, &position, &key, &value)) {
-                if (json_equal(key, "progressToken") || (era == MCP_ERA_MODERN && json_equal(key, META_VERSION)))
-                        continue;
-
-                r = buffer_append_string(buffer, comma);
-                if (r >= 0)
-                        r = json_append(buffer, key, &params->traits);
-                if (r >= 0)
-                        r = buffer_append(buffer, ":", 1);
-                if (r >= 0)
-                        r = json_append(buffer, value, &params->traits);
-                if (r < 0)
-                        return r;
-                comma = ",";
-        }
-
-        return buffer_append(buffer, "}", 1);
-}
-
-/* An object with its _meta taken out and ours put in front */
-static int append_object_with_meta(Buffer *buffer, uint64_t id, McpEra era, const McpParams *params, bool progress) {
-        const char *position = NULL;
-        JsonSlice key, value;
-        int r;
-
-        r = buffer_append(buffer, "{", 1);
-        if (r >= 0)
-                r = append_meta(buffer, id, era, params, progress);
-        if (r < 0)
-                return r;
-
-        if (!params->meta.data) {
-                if (json_next_member(params->text, &position, &key, &value)) {
-                        JsonSlice rest = { key.data, params->text.data + params->text.size - key.data };
-
-                        r = buffer_append(buffer, ",", 1);
-                        if (r >= 0)
-                                r = json_append(buffer, rest, &params->traits);
-                        return r;
-                }
-        } else
-                while (json_next_member(params->text, &position, &key, &value)) {
-                        if (value.data == params->meta.data)
-                                continue;
-
-                        r = buffer_append(buffer, ",", 1);
-                        if (r >= 0)
-                                r = json_append(buffer, key, &params->traits);
-                        if (r >= 0)
-                                r = buffer_append(buffer, ":", 1);
-                        if (r >= 0)
-                                r = json_append(buffer, value, &params->traits);
-                        if (r < 0)
-                                return r;
-                }
-
-        return buffer_append(buffer, "}", 1);
-}
-
-static int append_tool_params(Buffer *buffer, uint64_t id, McpEra era, const McpParams *params) {
-        static const McpParams no_meta = {};
-        int r;
-
-        r = buffer_append(buffer, "{", 1);
-        if (r >= 0)
-                r = append_meta(buffer, id, era, &no_meta, true);
-        if (r >= 0)
-                r = buffer_append_string(buffer, ",\"name\":");
-        if (r >= 0)
-                r = json_append_quoted(buffer, params->tool, strlen(params->tool));
-        if (r >= 0)
-                r = buffer_append_string(buffer, ",\"arguments\":");
-        if (r >= 0)
-                r = params->text.data ? json_append(buffer, params->text, &params->traits)
-                                      : buffer_append_string(buffer, "{}");
-        if (r >= 0)
-                r = buffer_append(buffer, "}", 1);
-        return r;
-}
-
-static int append_params(Buffer *buffer, uint64_t id, McpEra era, const char *method, const McpParams *params) {
-        bool progress = params->token.data || streq(method, "tools/call");
-        int r;
-
-        if (!params->tool && !params->text.data && era != MCP_ERA_MODERN)
-                return 0;
-
-        r = buffer_append_string(buffer, ",\"params\":");
-        if (r < 0)
-                return r;
-
-        if (params->tool)
-                return append_tool_params(buffer, id, era, params);
-        if (era == MCP_ERA_MODERN || progress)
-                return append_object_with_meta(buffer, id, era, params, progress);
-
-        return json_append(buffer, params->text, &params->traits);
-}
-
 static int finish(Buffer *buffer, size_t before, int r) {
         if (r >= 0)
                 r = buffer_append(buffer, "}\n", 2);
@@ -378,7 +206,7 @@ int mcp_append_request(Buffer *buffer, uint64_t id, McpEra era, const char *meth
         if (r >= 0)
                 r = json_append_quoted(buffer, method, strlen(method));
         if (r >= 0)
-                r = append_params(buffer, id, era, method, params);
+                r = mcp_append_params(buffer, id, era, method, params);
         return finish(buffer, before, r);
 }
 
@@ -397,7 +225,7 @@ int mcp_append_notification(Buffer *buffer, const char *method, const McpParams 
         return finish(buffer, before, r);
 }
 
-int mcp_append_initialize(Buffer *buffer, uint64_t id) {
+int mcp_append_initialize(Buffer *buffer, uint64_t id, unsigned profile) {
         size_t before = buffer_size(buffer);
         int r;
 
@@ -407,7 +235,11 @@ int mcp_append_initialize(Buffer *buffer, uint64_t id) {
         if (r >= 0)
                 r = buffer_append_string(
                         buffer, ",\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"" MCP_VERSION_LEGACY
-                                "\",\"capabilities\":{},\"clientInfo\":" CLIENT_INFO "}");
+                                "\",\"capabilities\":");
+        if (r >= 0)
+                r = mcp_append_profile(buffer, profile, MCP_ERA_LEGACY);
+        if (r >= 0)
+                r = buffer_append_string(buffer, ",\"clientInfo\":" MCP_BROKER_INFO "}");
         return finish(buffer, before, r);
 }
 

@@ -32,6 +32,7 @@ typedef struct McpMessage {
         McpKind kind;
         JsonSlice id, method, params, result, error;
         JsonTraits traits;
+        bool versioned;  /* jsonrpc is "2.0" */
         bool ours;       /* id is an unsigned integer, as the broker's own ids are */
         uint64_t number; /* that integer */
 } McpMessage;
@@ -57,6 +58,8 @@ void mcp_id_finder_feed(McpIdFinder *finder, const char *data, size_t size);
  * it, is no attempt of an answer. */
 bool mcp_id_finder_result(const McpIdFinder *finder, uint64_t *ret);
 
+typedef struct McpClient McpClient; /* translate.h */
+
 /* The parameters of a request, checked by mcp_params_read() and written by mcp_append_request() in place. */
 typedef struct McpParams {
         JsonSlice text; /* an object, or nothing */
@@ -65,6 +68,8 @@ typedef struct McpParams {
         JsonSlice token;  /* _meta.progressToken */
         JsonSlice name;   /* its member name, which says the tool in a tools/call */
         const char *tool; /* set: the request is tools/call, and text its arguments */
+
+        const McpClient *client; /* set: a session's request, which is translated to the worker's era */
 } McpParams;
 
 /* Checks a caller's text. Empty text is no parameters. *ret points into it. Returns 0; -EBADMSG or -E2BIG as
@@ -72,13 +77,16 @@ typedef struct McpParams {
  * in two ways: error->reason says which. */
 int mcp_params_read(const char *text, size_t size, unsigned depth_max, McpParams *ret, JsonError *error);
 
+/* As mcp_params_read(), of params that stand in a line which was scanned with these traits: -EINVAL as there. */
+int mcp_params_of(JsonSlice params, const JsonTraits *traits, McpParams *ret, const char **reason);
+
 /* Each of these appends one message with its line's end. -ENOMEM: the buffer is as it was.
  *
  * A request to a modern server gets the _meta that the revision wants. The progress token is the broker's own id,
  * where the caller asked for progress or the request is a tools/call: progress restarts a call's clock. */
 int mcp_append_request(Buffer *buffer, uint64_t id, McpEra era, const char *method, const McpParams *params);
 int mcp_append_notification(Buffer *buffer, const char *method, const McpParams *params);
-int mcp_append_initialize(Buffer *buffer, uint64_t id);
+int mcp_append_initialize(Buffer *buffer, uint64_t id, unsigned profile); /* McpProfile: what is declared */
 int mcp_append_cancelled(Buffer *buffer, uint64_t id, const char *reason);
 int mcp_append_empty_result(Buffer *buffer, JsonSlice id);
 int mcp_append_method_not_found(Buffer *buffer, JsonSlice id);

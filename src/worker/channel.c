@@ -6,9 +6,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "base/cork.h"
+
 #define READ_SIZE ((size_t)64 * 1024)
 #define DRAIN_MAX ((size_t)16 << 20) /* a grandchild that holds the pipe could write for ever */
 #define DIAGNOSTIC_MAX ((size_t)8192)
+#define HELD_MAX ((size_t)64 * 1024) /* what waits for others that leave with it */
 
 struct Channel {
         const ChannelHandlers *handlers;
@@ -18,7 +21,11 @@ struct Channel {
         bool socket; /* the first two are one */
         sd_event_source *input_source, *output_source, *diagnostics_source;
 
-        Buffer input;
+        Buffer input, behind; /* behind: what is written when the file has been */
+        OutgoingFile *file;
+        bool pipe; /* its input is one */
+        size_t message_max;
+        Cork cork;
         bool finishing; /* nothing more will be appended */
         uint64_t written;
         LineReader lines, diagnostics;
@@ -27,12 +34,15 @@ struct Channel {
 /* One loop, one thread: what a read brings is parsed before the next, so that all channels can share this. */
 static char read_buffer[READ_SIZE];
 
+static bool has_input(const Channel *channel) {
+        return buffer_size(&channel->input) > 0 || channel->file;
+}
+
 /* The only place that says what each fd is waited for. The input is always watched: EPOLLERR tells that the
  * worker closed its end. */
 static void channel_update(Channel *channel) {
         if (channel->input_source)
-                (void)sd_event_source_set_io_events(channel->input_source,
-                                                    buffer_size(&channel->input) > 0 ? EPOLLOUT : 0);
+                (void)sd_event_source_set_io_events(channel->input_source, has_input(channel) ? EPOLLOUT : 0);
 }
 
 static void close_end(sd_event_source **source, int *fd) {
@@ -45,42 +55,94 @@ static void input_closed(Channel *channel) {
                 (void)shutdown(channel->input_fd, SHUT_WR);
         close_end(&channel->input_source, &channel->input_fd);
         buffer_done(&channel->input);
+        buffer_done(&channel->behind);
+        channel->file = outgoing_file_free(channel->file);
 }
 
-int channel_flush(Channel *channel) {
+/* 0: it is written; -EAGAIN; -EPIPE */
+static int flush_buffer(Channel *channel) {
         while (buffer_size(&channel->input) > 0) {
                 ssize_t n = write(channel->input_fd, buffer_data(&channel->input), buffer_size(&channel->input));
 
                 if (n < 0) {
                         if (errno == EINTR)
                                 continue;
-                        if (errno == EAGAIN)
-                                break;
-                        return -EPIPE;
+                        return errno == EAGAIN ? -EAGAIN : -EPIPE;
                 }
 
                 channel->written += n;
                 buffer_consume(&channel->input, n);
         }
 
-        if (channel->finishing && buffer_size(&channel->input) == 0)
+        return 0;
+}
+
+/* 0: all of it is written, and what was appended since stands in input; likewise. A file that can't be read any more is
+ * as bad as a worker that doesn't read: its line is cut off. */
+static int flush_file(Channel *channel) {
+        ssize_t n = outgoing_file_write(channel->file, channel->input_fd, channel->pipe);
+
+        if (n < 0)
+                return n == -EAGAIN ? -EAGAIN : -EPIPE;
+        channel->written += (uint64_t)n;
+        if (outgoing_file_left(channel->file) > 0)
+                return -EAGAIN;
+
+        channel->file = outgoing_file_free(channel->file);
+        buffer_done(&channel->input);
+        channel->input = channel->behind;
+        channel->behind = (Buffer){};
+        return 0;
+}
+
+static int write_input(Channel *channel) {
+        int r;
+
+        r = flush_buffer(channel);
+        if (r >= 0 && channel->file) {
+                r = flush_file(channel);
+                if (r >= 0)
+                        r = flush_buffer(channel);
+        }
+        if (r == -EPIPE)
+                return r;
+
+        if (channel->finishing && !has_input(channel))
                 input_closed(channel);
         else
                 channel_update(channel);
         return 0;
 }
 
+int channel_flush(Channel *channel) {
+        if (buffer_size(&channel->input) < HELD_MAX && cork_hold(&channel->cork))
+                return 0;
+
+        return write_input(channel);
+}
+
+/* That the worker has closed its end is told from the loop. */
+static void on_uncorked(void *userdata) {
+        Channel *channel = userdata;
+
+        if (write_input(channel) < 0)
+                channel_update(channel);
+}
+
 static int on_input(sd_event_source *source _unused_, int fd _unused_, uint32_t revents, void *userdata) {
         Channel *channel = userdata;
-        bool broken = revents & (EPOLLERR | EPOLLHUP);
+        bool broken = revents & (EPOLLERR | EPOLLHUP), file = channel->file;
+        uint64_t written = channel->written;
 
-        if (!broken && channel_flush(channel) < 0)
+        if (!broken && write_input(channel) < 0)
                 broken = true;
+        if (!broken && file && channel->written > written && channel->handlers->moved)
+                channel->handlers->moved(channel->userdata);
 
         if (broken) {
                 input_closed(channel);
                 channel->handlers->closed(channel->userdata, "stdin");
-        } else if (buffer_size(&channel->input) == 0)
+        } else if (!has_input(channel))
                 channel->handlers->writable(channel->userdata);
 
         return 0;
@@ -116,12 +178,17 @@ static void end_output(Channel *channel) {
 static int on_output(sd_event_source *source _unused_, int fd, uint32_t revents _unused_, void *userdata) {
         Channel *channel = userdata;
         ssize_t n = read_once(fd);
+        int r = -EPIPE;
 
         if (n == -EAGAIN)
                 return 0;
 
-        if (n > 0 &&
-            line_reader_feed(&channel->lines, read_buffer, n, &channel->handlers->output, channel->userdata) >= 0) {
+        if (n > 0) {
+                cork_begin();
+                r = line_reader_feed(&channel->lines, read_buffer, n, &channel->handlers->output, channel->userdata);
+                cork_end();
+        }
+        if (r >= 0) {
                 tell_unfinished(channel, /* last= */ false);
                 return 0;
         }
@@ -168,10 +235,10 @@ static int on_diagnostics(sd_event_source *source _unused_, int fd, uint32_t rev
         return 0;
 }
 
-static bool is_socket(int fd) {
+static mode_t file_type(int fd) {
         struct stat st;
 
-        return fstat(fd, &st) >= 0 && S_ISSOCK(st.st_mode);
+        return fstat(fd, &st) < 0 ? 0 : st.st_mode & S_IFMT;
 }
 
 int channel_new(sd_event *event, int input, int output, int diagnostics, size_t message_max, bool whole,
@@ -192,9 +259,12 @@ int channel_new(sd_event *event, int input, int output, int diagnostics, size_t 
                 .input_fd = input,
                 .output_fd = output,
                 .diagnostics_fd = diagnostics,
+                .message_max = message_max,
                 .lines = { .limit = message_max, .whole = whole },
                 .diagnostics.limit = DIAGNOSTIC_MAX,
-                .socket = is_socket(input),
+                .socket = file_type(input) == S_IFSOCK,
+                .pipe = file_type(input) == S_IFIFO,
+                .cork = { .flush = on_uncorked, .userdata = channel },
         };
 
         r = sd_event_add_io(event, &channel->input_source, input, 0, on_input, channel);
@@ -215,10 +285,13 @@ Channel *channel_free(Channel *channel) {
         if (!channel)
                 return NULL;
 
+        cork_forget(&channel->cork);
         close_end(&channel->input_source, &channel->input_fd);
         close_end(&channel->output_source, &channel->output_fd);
         close_end(&channel->diagnostics_source, &channel->diagnostics_fd);
         buffer_done(&channel->input);
+        buffer_done(&channel->behind);
+        outgoing_file_free(channel->file);
         line_reader_done(&channel->lines);
         line_reader_done(&channel->diagnostics);
         free(channel);
@@ -226,7 +299,26 @@ Channel *channel_free(Channel *channel) {
 }
 
 Buffer *channel_input(Channel *channel) {
-        return channel->input_fd >= 0 ? &channel->input : NULL;
+        if (channel->input_fd < 0)
+                return NULL;
+
+        return channel->file ? &channel->behind : &channel->input;
+}
+
+int channel_append_file(Channel *channel, MemoryFile *file, const RequestFilePart *parts, size_t n_parts, bool strip,
+                        const Buffer *tail) {
+        int r;
+
+        r = buffer_append(&channel->behind, buffer_data(tail), buffer_size(tail));
+        if (r >= 0)
+                r = outgoing_file_new(file, parts, n_parts, strip, &channel->file);
+        if (r < 0)
+                buffer_done(&channel->behind);
+        return r;
+}
+
+void channel_hold_lines(Channel *channel, size_t size) {
+        channel->lines.limit = MIN(size, channel->message_max);
 }
 
 /* A socket's FIONREAD tells what it has for us; what it holds of ours is SIOCOUTQ's to say. */
@@ -241,7 +333,7 @@ bool channel_quiet(const Channel *channel) {
 }
 
 bool channel_blocked(const Channel *channel) {
-        return buffer_size(&channel->input) > 0;
+        return channel->file || (buffer_size(&channel->input) > 0 && !channel->cork.waiting);
 }
 
 uint64_t channel_unread(const Channel *channel) {
@@ -250,11 +342,12 @@ uint64_t channel_unread(const Channel *channel) {
         if (channel->input_fd < 0 || ioctl(channel->input_fd, unread_request(channel), &n) < 0)
                 return 0;
 
-        return buffer_size(&channel->input) + n;
+        return channel_appended(channel) - channel->written + n;
 }
 
 uint64_t channel_appended(const Channel *channel) {
-        return channel->written + buffer_size(&channel->input);
+        return channel->written + buffer_size(&channel->input) + buffer_size(&channel->behind) +
+               (channel->file ? outgoing_file_left(channel->file) : 0);
 }
 
 uint64_t channel_written(const Channel *channel) {
@@ -268,7 +361,7 @@ void channel_close_input(Channel *channel) {
 
 void channel_finish_input(Channel *channel) {
         channel->finishing = true;
-        if (channel->input_fd >= 0 && buffer_size(&channel->input) == 0)
+        if (channel->input_fd >= 0 && !has_input(channel))
                 input_closed(channel);
 }
 

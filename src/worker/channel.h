@@ -4,6 +4,7 @@
 
 #include "base/macro.h"
 #include "wire/line.h"
+#include "worker/outgoing-file.h"
 
 /* A worker's three pipes: whole lines come out, bytes go in. Nothing here blocks, and nothing here knows what the
  * lines say. */
@@ -16,6 +17,7 @@ typedef struct ChannelHandlers {
         void (*unfinished)(void *userdata, const char *piece, size_t size, bool last);
         void (*diagnostic)(void *userdata, const char *line, size_t size); /* its stderr */
         void (*writable)(void *userdata);                                  /* all that was appended has left */
+        void (*moved)(void *userdata);                                     /* a part of a file has; optional */
         void (*closed)(void *userdata, const char *what);                  /* the worker closed "stdin" or "stdout" */
 } ChannelHandlers;
 
@@ -29,8 +31,17 @@ DEFINE_CLEANUP(Channel *, channel_free, channel_freep)
 /* Append messages here, then flush. NULL once the input is closed. */
 Buffer *channel_input(Channel *channel);
 
-/* Writes as much as the pipe takes; the rest follows by itself. Calls no handler. -EPIPE where the worker has closed
- * its end: nothing can be written any more. */
+/* Puts parts of a file behind what was appended, and tail behind them; what is appended from now on comes behind that.
+ * Only where no file is on its way. strip: the line breaks in it are left out. -ENOMEM: nothing was done. */
+int channel_append_file(Channel *channel, MemoryFile *file, const RequestFilePart *parts, size_t n_parts, bool strip,
+                        const Buffer *tail);
+
+/* Lines that are longer are handed on in pieces from now on: so much is held of one. At most message_max */
+void channel_hold_lines(Channel *channel, size_t size);
+
+/* Writes as much as the pipe takes; the rest follows by itself. While a run of messages is handled (base/cork), it
+ * waits for the others. Calls no handler. -EPIPE where the worker has closed its end: nothing can be written any more.
+ */
 int channel_flush(Channel *channel);
 
 /* Whether bytes wait for the worker to read */

@@ -18,7 +18,8 @@
         X(TIMEOUT, "Timeout")                                                                                          \
         X(CANCELLED, "Cancelled")                                                                                      \
         X(LIMITS_EXCEEDED, "LimitsExceeded")                                                                           \
-        X(REMOTE, "Remote")
+        X(REMOTE, "Remote")                                                                                            \
+        X(NOT_FINISHED, "NotFinished")
 
 typedef enum FailureCode {
         FAILURE_NONE,

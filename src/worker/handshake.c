@@ -33,7 +33,7 @@ static int send_initialize(Worker *worker) {
                 return -EPIPE;
 
         worker->initialize_id = ++worker->last_id;
-        return worker_write(worker, mcp_append_initialize(input, worker->initialize_id));
+        return worker_write(worker, mcp_append_initialize(input, worker->initialize_id, worker->pool->profile));
 }
 
 int handshake_start(Worker *worker) {
@@ -141,34 +141,61 @@ static void take_server_info(Worker *worker, JsonSlice info) {
         worker->server_info = text_escape(text, strlen(text), SERVER_INFO_MAX);
 }
 
-/* A modern server says when its tools change only to those who listen. Best effort. */
-static void listen_for_changes(Worker *worker) {
-        static const char listen[] = "{\"notifications\":{\"toolsListChanged\":true,\"promptsListChanged\":true,"
-                                     "\"resourcesListChanged\":true}}";
-        McpParams params = { .text = { listen, sizeof(listen) - 1 } };
-        Buffer *input = channel_input(worker->channel);
+void worker_listen(Worker *worker, JsonSlice uris) {
+        static const char lists[] = "\"toolsListChanged\":true,\"promptsListChanged\":true,"
+                                    "\"resourcesListChanged\":true";
+        uint64_t before = worker->listen_id, id = worker->last_id + 1;
+        Buffer *input = channel_input(worker->channel), text = {};
+        McpParams params = {};
+        int r;
 
-        if (!input)
-                return;
+        r = buffer_append_string(&text, "{\"notifications\":{");
+        if (r >= 0 && worker->lists_change)
+                r = buffer_append_string(&text, lists);
+        if (r >= 0 && uris.size > 0) {
+                r = buffer_append_string(&text, worker->lists_change ? ",\"resourceSubscriptions\":["
+                                                                     : "\"resourceSubscriptions\":[");
+                if (r >= 0)
+                        r = buffer_append(&text, uris.data, uris.size);
+                if (r >= 0)
+                        r = buffer_append(&text, "]", 1);
+        }
+        if (r >= 0)
+                r = buffer_append_string(&text, "}}");
 
-        worker->listen_id = ++worker->last_id;
-        (void)worker_write(
-                worker, mcp_append_request(input, worker->listen_id, MCP_ERA_MODERN, "subscriptions/listen", &params));
+        if (r >= 0 && input && (worker->lists_change || uris.size > 0)) {
+                params.text = (JsonSlice){ buffer_data(&text), buffer_size(&text) };
+                r = mcp_append_request(input, id, MCP_ERA_MODERN, "subscriptions/listen", &params);
+                if (r >= 0)
+                        worker->listen_id = worker->last_id = id;
+        } else
+                worker->listen_id = 0;
+        buffer_done(&text);
+
+        /* Only now, so that nothing is missed in between */
+        if (r >= 0 && input && before) {
+                r = mcp_append_cancelled(input, before, "something else is listened to");
+                worker->n_told++;
+        }
+        if (r >= 0 && input)
+                (void)worker_write(worker, r);
 }
 
-static void ready_modern(Worker *worker, JsonSlice result) {
+static void ready_modern(Worker *worker, JsonSlice result, const JsonTraits *traits) {
         JsonSlice capabilities = json_get(result, "capabilities");
-        bool changes = json_equal(json_get(result, "resultType"), "complete") && capabilities.data &&
-                       (json_is(json_get(json_get(capabilities, "tools"), "listChanged"), 't') ||
-                        json_is(json_get(json_get(capabilities, "prompts"), "listChanged"), 't') ||
-                        json_is(json_get(json_get(capabilities, "resources"), "listChanged"), 't'));
+
+        worker->lists_change = json_equal(json_get(result, "resultType"), "complete") && capabilities.data &&
+                               (json_is(json_get(json_get(capabilities, "tools"), "listChanged"), 't') ||
+                                json_is(json_get(json_get(capabilities, "prompts"), "listChanged"), 't') ||
+                                json_is(json_get(json_get(capabilities, "resources"), "listChanged"), 't'));
 
         worker->era = MCP_ERA_MODERN;
         pool_set_era(worker->pool, MCP_ERA_MODERN);
         (void)snprintf(worker->protocol_version, sizeof(worker->protocol_version), "%s", MCP_VERSION_MODERN);
         take_server_info(worker, json_get(json_get(result, "_meta"), "io.modelcontextprotocol/serverInfo"));
-        if (changes)
-                listen_for_changes(worker);
+        pool_set_greeting(worker->pool, result, traits);
+        if (worker->lists_change)
+                worker_listen(worker, (JsonSlice){});
         worker_became_ready(worker);
 }
 
@@ -194,7 +221,7 @@ static void discover_answered(Worker *worker, const McpMessage *message) {
                 if (worker->step == HANDSHAKE_BOTH)
                         relaunch(worker, MCP_ERA_MODERN);
                 else
-                        ready_modern(worker, message->result);
+                        ready_modern(worker, message->result, &message->traits);
         } else if (modern && !contains_legacy(versions))
                 worker_fail(worker, FAILURE_HANDSHAKE_FAILED,
                             "it supports none of the protocol versions spoken here, but %.*s",
@@ -240,6 +267,7 @@ static void initialize_answered(Worker *worker, const McpMessage *message) {
         take_server_info(worker, json_get(message->result, "serverInfo"));
         worker->era = MCP_ERA_LEGACY;
         pool_set_era(worker->pool, MCP_ERA_LEGACY);
+        pool_set_greeting(worker->pool, message->result, &message->traits);
 
         input = channel_input(worker->channel);
         if (!input ||

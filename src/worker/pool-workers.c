@@ -50,7 +50,7 @@ static void fail_requests_of(Pool *pool, Worker *worker, const char *how) {
                 bool seen = request->position < written || worker->wire == &once_protocol;
 
                 previous = TAILQ_PREV(request, RequestList, link);
-                if (!pool->closing && (!seen || (!request->retried && retries > 0))) {
+                if (!pool->closing && !request->pinned && (!seen || (!request->retried && retries > 0))) {
                         retries -= seen;
                         request->retried = request->retried || seen;
                         pool_requeue(request);
@@ -72,7 +72,24 @@ static void fail_requests_of(Pool *pool, Worker *worker, const char *how) {
         }
 }
 
+static void fail_pinned_on(Pool *pool, Worker *worker) {
+        Request *request, *next;
+        Failure failure = {};
+
+        failure_set(&failure, FAILURE_WORKER_DIED, "Server %s: the worker that this call was for is gone",
+                    pool->config->name);
+        do {
+                TAILQ_FOREACH_SAFE(request, &pool->queue, link, next)
+                        if (request->pinned == worker)
+                                break;
+                if (request)
+                        pool_fail_request(request, &failure);
+        } while (request);
+        failure_done(&failure);
+}
+
 void pool_remove_worker(Pool *pool, Worker *worker, const char *how, bool crashed) {
+        fail_pinned_on(pool, worker);
         pool->handlers->worker_removed(pool->userdata, worker, how, crashed);
         TAILQ_REMOVE(&pool->workers, worker, link);
         pool->n_processes--;
@@ -98,7 +115,7 @@ static void account_crash(Pool *pool, Worker *worker, const char *how) {
                 failure_set(&failure, FAILURE_WORKER_DIED, "Server %s: the worker (pid %d) %s", worker->config->name,
                             (int)worker->process->pid, how);
         else
-                failure_set(&failure, FAILURE_LAUNCH_FAILED, "Server %s: %s %s before the handshake was done",
+                failure_set(&failure, FAILURE_LAUNCH_FAILED, "Server %s: before the handshake was done, %s %s",
                             worker->config->name, worker->config->argv[0], how);
         note_crash(pool, &failure);
 
@@ -112,9 +129,25 @@ static void account_crash(Pool *pool, Worker *worker, const char *how) {
         failure_done(&failure);
 }
 
+/* A command that ended, or had to be, before it had a call: started ahead again and again it would do its work for
+ * nobody. */
+static bool ended_ahead_of_its_call(const Worker *worker) {
+        return worker->wire == &once_protocol && worker->calls == 0 && worker->exit_code != 0 &&
+               (worker->reason.message || (worker->exit_code == CLD_EXITED && !worker->asked_to_stop));
+}
+
 static void reap(Pool *pool, Worker *worker) {
         _cleanup_(freep) char *how = worker_describe_exit(worker);
         bool started = worker->step == HANDSHAKE_DONE, relaunch = worker->relaunch, crashed;
+
+        if (ended_ahead_of_its_call(worker)) {
+                pool->no_spares = pool->no_spares || worker->config == pool->config;
+                pool_remove_worker(pool, worker,
+                                   "ended before it had a call: it doesn't wait for its stdin, so that pool.min is "
+                                   "passed over from now on",
+                                   /* crashed= */ false);
+                return;
+        }
 
         /* Died of the question what it speaks? Then the next one is asked otherwise. */
         if (!started && !worker->reason.message && !worker->asked_to_stop && worker->config == pool->config)
@@ -161,20 +194,33 @@ static bool successor_needed(Pool *pool) {
         return false;
 }
 
-static unsigned launches_needed(Pool *pool) {
-        unsigned concurrency = server_config_per_call(pool->config) ? 1 : pool->config->pool.concurrency, coming = 0,
-                 needed = 0, room = pool->config->pool.max - MIN(pool->n_workers, pool->config->pool.max);
+/* Whether workers are started ahead of the calls, up to pool.min: not while one has closed its pipes without a call,
+ * and its end will tell whether it was the kind that doesn't wait. */
+static bool keeps_minimum(Pool *pool) {
         Worker *worker;
 
         TAILQ_FOREACH(worker, &pool->workers, link)
-                if (pool_counts(pool, worker) && worker->state == WORKER_STARTING)
+                if (worker->wire == &once_protocol && worker->calls == 0 && worker->hung_up)
+                        return false;
+
+        return pool->wanted && !pool->no_spares;
+}
+
+static unsigned launches_needed(Pool *pool) {
+        unsigned concurrency = server_config_per_call(pool->config) ? 1 : pool->config->pool.concurrency, coming = 0,
+                 needed = 0, n_queued = pool->n_queued - pool->n_pinned,
+                 room = pool->config->pool.max - MIN(pool->n_workers, pool->config->pool.max);
+        Worker *worker;
+
+        TAILQ_FOREACH(worker, &pool->workers, link)
+                if (pool_counts(pool, worker) && (worker->state == WORKER_STARTING || worker->n_unapproved > 0))
                         coming += concurrency;
 
-        if (pool->n_queued > coming)
-                needed = (pool->n_queued - coming + concurrency - 1) / concurrency;
-        if (pool->wanted && pool->n_workers < pool->config->pool.min)
+        if (n_queued > coming)
+                needed = (n_queued - coming + concurrency - 1) / concurrency;
+        if (pool->n_workers < pool->config->pool.min && keeps_minimum(pool))
                 needed = MAX(needed, pool->config->pool.min - pool->n_workers);
-        if (pool->prestart && pool->n_workers == 0)
+        if ((pool->prestart || pool->held) && pool->n_workers == 0)
                 needed = MAX(needed, 1u);
         pool->prestart = false;
 
@@ -253,7 +299,8 @@ int pool_run(sd_event_source *source _unused_, void *userdata) {
                         account_crash(pool, worker, "was killed");
                 else if (worker->state == WORKER_EXITED)
                         reap(pool, worker);
-                else if (worker->state == WORKER_DRAINING && worker->n_requests == 0 && !worker->hung_up)
+                else if (worker->state == WORKER_DRAINING && worker->n_requests == 0 && worker->n_holds == 0 &&
+                         !worker->hung_up)
                         worker_stop(worker, /* impatient= */ false);
         }
 

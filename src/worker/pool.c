@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#define GREETING_MAX ((size_t)1 << 20)
+
 uint64_t pool_now(const Pool *pool) {
         uint64_t usec = 0;
 
@@ -19,6 +21,12 @@ void pool_set_era(Pool *pool, McpEra era) {
 
         pool->era = era;
         pool->handlers->era_known(pool->userdata, era);
+}
+
+void pool_set_greeting(Pool *pool, JsonSlice result, const JsonTraits *traits) {
+        buffer_done(&pool->greeting);
+        if (result.size > GREETING_MAX || json_append(&pool->greeting, result, traits) < 0)
+                buffer_done(&pool->greeting);
 }
 
 /* The worker's configuration is the pool's, and it is or will be ready. */
@@ -41,10 +49,12 @@ static void unlink_request(Request *request) {
                 TAILQ_REMOVE(&request->worker->requests, request, link);
                 request->worker->n_requests--;
                 pool->n_in_flight--;
+                request->answered_by = request->worker;
                 request->worker = NULL;
         } else {
                 TAILQ_REMOVE(&pool->queue, request, link);
                 pool->n_queued--;
+                pool->n_pinned -= request->pinned != NULL;
         }
 
         request->pool = NULL;
@@ -68,6 +78,7 @@ void pool_requeue(Request *request) {
         pool->n_in_flight--;
         TAILQ_INSERT_HEAD(&pool->queue, request, link);
         pool->n_queued++;
+        pool->n_pinned += request->pinned != NULL;
 }
 
 void pool_fail_queue(Pool *pool, const Failure *failure) {
@@ -96,6 +107,7 @@ static void enqueue(Pool *pool, Request *request) {
         else
                 TAILQ_INSERT_HEAD(&pool->queue, request, link);
         pool->n_queued++;
+        pool->n_pinned += request->pinned != NULL;
 }
 
 /* Where the queue is full, a caller that has few waiting takes the place of the last of the one that has most. */
@@ -123,13 +135,30 @@ static bool yield_place(Pool *pool, const Request *request) {
         return true;
 }
 
+/* Whether another caller's call that may ask back is there: whom the worker asks couldn't be told. */
+static bool others_ask(const Worker *worker, const Request *request) {
+        const Request *other;
+
+        TAILQ_FOREACH(other, &worker->requests, link)
+                if (other->asks && other->caller != request->caller)
+                        return true;
+
+        return false;
+}
+
 /* The least busy worker that can take a request */
-static Worker *choose_worker(Pool *pool) {
+static Worker *choose_worker(Pool *pool, const Request *request) {
         Worker *worker, *best = NULL;
+
+        if (request->pinned)
+                return worker_available_pinned(request->pinned) &&
+                                       (request->pinned->n_unapproved == 0 || request->approves)
+                               ? request->pinned
+                               : NULL;
 
         TAILQ_FOREACH(worker, &pool->workers, link)
                 if (worker->config == pool->config && worker_available(worker) &&
-                    (!best || worker->n_requests < best->n_requests))
+                    (!best || worker->n_requests < best->n_requests) && !(request->asks && others_ask(worker, request)))
                         best = worker;
 
         return best;
@@ -153,22 +182,40 @@ static bool notify_workers(Pool *pool, const Request *request) {
         return notified;
 }
 
-void pool_dispatch(Pool *pool) {
+/* The first request that can be sent now, and to which worker. One that wants a certain worker, or one where nobody
+ * else is asked anything, is in nobody's way. */
+static Request *next_request(Pool *pool, Worker **ret) {
         Request *request;
 
-        while ((request = TAILQ_FIRST(&pool->queue))) {
-                Worker *worker;
-                Failure failure = {};
-                int r;
-
-                if (request->kind == REQUEST_NOTIFICATION && notify_workers(pool, request)) {
-                        pool_request_done(request, &(Outcome){});
+        TAILQ_FOREACH(request, &pool->queue, link) {
+                if (request->kind == REQUEST_NOTIFICATION) {
+                        if (notify_workers(pool, request))
+                                return request;
                         continue;
                 }
 
-                worker = choose_worker(pool);
-                if (!worker || request->kind == REQUEST_NOTIFICATION)
-                        break;
+                *ret = choose_worker(pool, request);
+                if (*ret)
+                        return request;
+                if (!request->pinned && !request->asks && pool->n_pinned == 0)
+                        return NULL;
+        }
+
+        return NULL;
+}
+
+void pool_dispatch(Pool *pool) {
+        Request *request;
+        Worker *worker = NULL;
+
+        while ((request = next_request(pool, &worker))) {
+                Failure failure = {};
+                int r;
+
+                if (request->kind == REQUEST_NOTIFICATION) {
+                        pool_request_done(request, &(Outcome){});
+                        continue;
+                }
 
                 r = worker_send(worker, request);
                 if (r >= 0 || (r == -EPIPE && !worker_available(worker)))
@@ -192,10 +239,12 @@ static void fail_overdue(Request *request, uint64_t now) {
                             "Server %s: no worker was free within %.3g s (timeouts.start and timeouts.call)",
                             config->name, (double)(config->timeouts.start + config->timeouts.call) / USEC_PER_SEC);
         else
-                failure_set(&failure, FAILURE_TIMEOUT, "Server %s: no answer within %.3g s (timeouts.%s)%s%s",
-                            config->name,
-                            (double)(capped ? config->timeouts.call_max : config->timeouts.call) / USEC_PER_SEC,
-                            capped ? "call_max" : "call",
+                failure_set(&failure, FAILURE_TIMEOUT, "Server %s: no answer within %.3g s (%s)%s%s", config->name,
+                            (double)(capped ? config->timeouts.call_max : request_timeout(request, config)) /
+                                    USEC_PER_SEC,
+                            capped             ? "timeouts.call_max"
+                            : request->timeout ? "the option timeout"
+                                               : "timeouts.call",
                             worker->last_stray ? "; the last line of its stdout that was no message: " : "",
                             worker->last_stray ?: "");
 
@@ -278,7 +327,8 @@ int pool_submit(Pool *pool, Request *request, Failure *failure) {
         if (pool->n_workers == 0 && pool_failing(pool))
                 return pool_refuse_failing(pool, failure);
 
-        if (pool->n_queued + pool->n_in_flight >= config->pool.max * concurrency + config->pool.queue &&
+        if (!request->approves &&
+            pool->n_queued + pool->n_in_flight >= config->pool.max * concurrency + config->pool.queue &&
             !yield_place(pool, request))
                 return failure_set(
                         failure, FAILURE_LIMITS_EXCEEDED,
@@ -290,6 +340,7 @@ int pool_submit(Pool *pool, Request *request, Failure *failure) {
         request->pool = pool;
         request->worker = NULL;
         request->retried = false;
+        request->held = false;
         /* Until it is sent: the time for a worker's start and for the calls before it. Then its own clock starts. */
         request->deadline = request->deadline_max =
                 usec_add(now, usec_add(config->timeouts.start, config->timeouts.call));
@@ -298,7 +349,7 @@ int pool_submit(Pool *pool, Request *request, Failure *failure) {
 
         /* The usual case, a free worker and nobody waiting, ends here with the bytes in its pipe. */
         if (TAILQ_FIRST(&pool->queue) == request && request->kind == REQUEST_CALL) {
-                Worker *worker = choose_worker(pool);
+                Worker *worker = choose_worker(pool, request);
                 int r = worker ? worker_send(worker, request) : 0;
 
                 if (r < 0 && r != -EPIPE) {
@@ -313,6 +364,18 @@ int pool_submit(Pool *pool, Request *request, Failure *failure) {
         return 0;
 }
 
+void pool_hold_clock(Request *request, bool hold) {
+        Pool *pool = request->pool;
+
+        request->held = hold;
+        if (!request->worker)
+                return;
+
+        request->deadline = hold ? request->deadline_max
+                                 : MIN(usec_add(pool_now(pool), request_timeout(request, pool->config)), request->deadline_max);
+        pool_watch_deadline(pool, request->deadline);
+}
+
 void pool_cancel(Request *request, const char *reason) {
         Pool *pool = request->pool;
         Worker *worker = request->worker;
@@ -323,6 +386,7 @@ void pool_cancel(Request *request, const char *reason) {
         } else {
                 TAILQ_REMOVE(&pool->queue, request, link);
                 pool->n_queued--;
+                pool->n_pinned -= request->pinned != NULL;
         }
 
         request->pool = NULL;
@@ -349,6 +413,8 @@ void pool_set_config(Pool *pool, ServerConfig *config) {
         server_config_unref(pool->config);
         pool->config = server_config_ref(config);
         pool->era = config->era;
+        pool->no_spares = false;
+        buffer_done(&pool->greeting);
         pool_forget_crashes(pool);
 
         TAILQ_FOREACH(worker, &pool->workers, link) {
@@ -365,7 +431,7 @@ void pool_stop(Pool *pool, FailureCode code, const char *why, bool drain) {
 
         failure_set(&failure, code, "Server %s: %s", pool->config->name, why);
         pool_forget_crashes(pool);
-        pool->wanted = pool->prestart = false;
+        pool->wanted = pool->prestart = pool->no_spares = false;
         pool->closing = true;
 
         pool_fail_queue(pool, &failure);
@@ -392,7 +458,7 @@ void pool_restart(Pool *pool) {
                 worker_drain(worker);
 
         pool->prestart = true;
-        pool->closing = false;
+        pool->closing = pool->no_spares = false;
         pool_schedule(pool);
 }
 
@@ -406,7 +472,7 @@ bool pool_idle(const Pool *pool) {
         return pool->n_processes == 0 && pool->n_queued == 0;
 }
 
-int pool_new(sd_event *event, Launcher *launcher, ServerConfig *config, const char *owner, McpEra era,
+int pool_new(sd_event *event, Launcher *launcher, ServerConfig *config, const char *owner, unsigned profile, McpEra era,
              const PoolHandlers *handlers, void *userdata, Pool **ret) {
         Pool *pool = new0(Pool, 1);
         int r;
@@ -421,6 +487,7 @@ int pool_new(sd_event *event, Launcher *launcher, ServerConfig *config, const ch
                 .owner = strdup(owner),
                 .handlers = handlers,
                 .userdata = userdata,
+                .profile = profile,
                 .era = era,
         };
         TAILQ_INIT(&pool->workers);
@@ -464,6 +531,7 @@ Pool *pool_free(Pool *pool) {
         sd_event_source_disable_unref(pool->retry_source);
         crash_policy_done(&pool->crashes);
         failure_done(&pool->last_crash);
+        buffer_done(&pool->greeting);
         free(pool->owner);
         server_config_unref(pool->config);
         sd_event_unref(pool->event);

@@ -11,6 +11,10 @@ typedef struct PoolHandlers {
         int (*worker_wanted)(void *userdata, Failure *failure);
         void (*worker_gone)(void *userdata);
 
+        /* Likewise for so many bytes of a result that goes into a file */
+        int (*bytes_wanted)(void *userdata, uint64_t bytes, Failure *failure);
+        void (*bytes_gone)(void *userdata, uint64_t bytes);
+
         void (*worker_added)(void *userdata, Worker *worker);
         void (*worker_changed)(void *userdata, Worker *worker);
         /* how: a sentence. crashed: it left on its own. */
@@ -22,6 +26,8 @@ typedef struct PoolHandlers {
         void (*era_known)(void *userdata, McpEra era);
         void (*notification)(void *userdata, Worker *worker, JsonSlice method, JsonSlice params,
                              const JsonTraits *traits);
+        /* A request of the worker's own, but for ping: true where it is taken, and worker_answer() comes later. */
+        bool (*request)(void *userdata, Worker *worker, const McpMessage *message);
         /* Lines that are no message on stdout, and lines of stderr; size may be large, bytes may be any. */
         void (*stray)(void *userdata, Worker *worker, const char *line, size_t size);
         void (*diagnostic)(void *userdata, Worker *worker, const char *line, size_t size);
@@ -40,26 +46,31 @@ struct Pool {
         char *owner; /* "shared", "uid:N", "client:NAME" */
         const PoolHandlers *handlers;
         void *userdata;
-        McpEra era; /* the last verdict */
+        unsigned profile; /* what its workers are told that their client can do */
+        McpEra era;       /* the last verdict */
+        Buffer greeting;  /* what the last worker that became ready answered to initialize or server/discover */
 
         WorkerList workers;
         RequestList queue;
         unsigned n_workers; /* those that are or will be ready */
         unsigned n_queued, n_in_flight;
+        unsigned n_pinned;    /* of the queued ones: no new worker helps them */
         unsigned n_processes; /* all, the leaving ones included */
 
         sd_event_source *run_source, *deadline_source, *retry_source;
-        unsigned n_relaunches;       /* in search of the era, since the last worker became ready */
-        bool wanted;                 /* somebody has called: keep min workers */
-        bool prestart;               /* start one although nothing waits for it */
-        bool closing;                /* was told to stop: starts nothing before somebody calls again */
+        unsigned n_relaunches; /* in search of the era, since the last worker became ready */
+        bool wanted;           /* somebody has called: keep min workers */
+        bool prestart;         /* start one although nothing waits for it */
+        bool held;             /* somebody waits for what a worker says unasked: one is kept */
+        bool closing;          /* was told to stop: starts nothing before somebody calls again */
+        bool no_spares;        /* a command, started ahead of its call, didn't wait for it: pool.min doesn't count */
         uint64_t inherited_activity; /* for the next worker: when its predecessor was last used; 0: it starts anew */
         CrashPolicy crashes;
         Failure last_crash; /* shown while nothing is started */
 };
 
-/* owner is copied, config referenced. */
-int pool_new(sd_event *event, Launcher *launcher, ServerConfig *config, const char *owner, McpEra era,
+/* owner is copied, config referenced. profile: MCP_PROFILE_*. */
+int pool_new(sd_event *event, Launcher *launcher, ServerConfig *config, const char *owner, unsigned profile, McpEra era,
              const PoolHandlers *handlers, void *userdata, Pool **ret);
 
 /* Kills its workers. The queue and the requests in flight have to be cancelled, or failed by pool_stop(), before. */
@@ -70,6 +81,9 @@ int pool_submit(Pool *pool, Request *request, Failure *failure);
 
 /* Takes a request back; done() isn't called. The worker that has it is told why. */
 void pool_cancel(Request *request, const char *reason);
+
+/* While its caller is being asked something a call's clock stands still, up to timeouts.call_max. */
+void pool_hold_clock(Request *request, bool hold);
 
 /* New calls go by the new configuration; the workers of the old one finish what they have. */
 void pool_set_config(Pool *pool, ServerConfig *config);
@@ -95,6 +109,7 @@ bool pool_failing(const Pool *pool);
 /* For the workers only */
 void pool_watch_deadline(Pool *pool, uint64_t deadline);
 void pool_set_era(Pool *pool, McpEra era);
+void pool_set_greeting(Pool *pool, JsonSlice result, const JsonTraits *traits);
 void pool_request_done(Request *request, const Outcome *outcome);
 void pool_requeue(Request *request);
 void pool_dispatch(Pool *pool);

@@ -29,6 +29,9 @@ DEFINE_STRING_TABLE(server_isolation, ServerIsolation)
 static const char *const server_scope_table[] = { "shared", "user", "client" };
 DEFINE_STRING_TABLE(server_scope, ServerScope)
 
+static const char *const server_lists_table[] = { "auto", "static" };
+DEFINE_STRING_TABLE(server_lists, ServerLists)
+
 ServerConfig *server_config_new(const char *name) {
         _cleanup_(server_config_unrefp) ServerConfig *config = new0(ServerConfig, 1);
 
@@ -77,6 +80,7 @@ ServerConfig *server_config_unref(ServerConfig *config) {
         strings_free(config->environment);
         free(config->cwd);
         strings_free(config->preload);
+        strings_free(config->tools_digest);
         free(config->sandbox);
         free(config->access.uids);
         free(config->access.gids);

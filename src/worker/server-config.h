@@ -34,6 +34,11 @@ typedef enum ServerScope {
         SERVER_SCOPE_CLIENT,
 } ServerScope;
 
+typedef enum ServerLists {
+        SERVER_LISTS_AUTO,   /* good for as long as the server says */
+        SERVER_LISTS_STATIC, /* the same at each start */
+} ServerLists;
+
 /* What a server's file says, with every default filled in. Immutable once read and shared by reference: a worker
  * keeps the one that it was started with. Times are in microseconds. */
 typedef struct ServerConfig {
@@ -57,6 +62,8 @@ typedef struct ServerConfig {
         ServerIsolation isolation;
         ServerScope scope;
         McpEra era;
+        ServerLists lists;
+        char **tools_digest; /* of its tools, one of these; NULL: it may have any */
         bool idempotent;
 
         struct {
@@ -114,6 +121,8 @@ int server_isolation_from_string(const char *word);
 const char *server_isolation_to_string(ServerIsolation isolation);
 int server_scope_from_string(const char *word);
 const char *server_scope_to_string(ServerScope scope);
+int server_lists_from_string(const char *word);
+const char *server_lists_to_string(ServerLists lists);
 
 void strings_free(char **strings);
 DEFINE_CLEANUP(ServerConfig *, server_config_unref, server_config_unrefp)

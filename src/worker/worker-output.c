@@ -12,7 +12,6 @@
 #define OUTPUT_SHOWN ((size_t)1024)
 #define ANSWER_ROOM ((size_t)64 * 1024) /* of answers to the worker's own requests that it doesn't read */
 #define REQUEST_ID_MAX ((size_t)8192)
-#define OVERSIZED_FACTOR 16 /* a line over so many times limits.message has no end */
 
 static Request *find_request(Worker *worker, uint64_t id) {
         Request *request;
@@ -40,7 +39,7 @@ static void finish_failed(Worker *worker, Request *request, FailureCode code, co
         failure_done(&failure);
 }
 
-static void stray(Worker *worker, const char *line, size_t size) {
+void worker_on_stray(Worker *worker, const char *line, size_t size) {
         worker->stray_lines++;
         free(worker->last_stray);
         worker->last_stray = text_escape(line, MIN(size, LINE_SHOWN * 2), LINE_SHOWN);
@@ -58,7 +57,11 @@ static void on_answer(Worker *worker, const McpMessage *message) {
                         Failure failure = {};
 
                         failure_set_remote(&failure, worker->config->name, message->error);
-                        worker_finish(worker, request, &(Outcome){ .failure = &failure });
+                        worker_finish(
+                                worker, request,
+                                &(Outcome){ .failure = &failure,
+                                            .error = worker->wire == &mcp_protocol ? message->error : (JsonSlice){},
+                                            .traits = message->traits });
                         failure_done(&failure);
                 }
         } else if (worker->state == WORKER_STARTING && message->ours)
@@ -67,25 +70,28 @@ static void on_answer(Worker *worker, const McpMessage *message) {
                 worker_answered_ping(worker);
         } else if (message->ours && worker->listen_id && message->number == worker->listen_id)
                 worker->listen_id = 0;
+        else if (message->ours && worker->n_told > 0)
+                worker->n_told--;
         else
                 worker->late_answers++;
 }
 
-/* A legacy server's own request. Nothing was declared that it could ask for, so that a ping alone has an answer. */
+/* A legacy server's own request */
 static void on_request(Worker *worker, const McpMessage *message, const char *line, size_t size) {
         Buffer *input = channel_input(worker->channel);
 
         if (worker->wire != &mcp_protocol || worker->era == MCP_ERA_MODERN || message->id.size > REQUEST_ID_MAX) {
-                stray(worker, line, size);
+                worker_on_stray(worker, line, size);
                 return;
         }
 
         if (!input || buffer_size(input) > ANSWER_ROOM)
                 return;
 
-        (void)worker_write(worker, json_equal(message->method, "ping")
-                                           ? mcp_append_empty_result(input, message->id)
-                                           : mcp_append_method_not_found(input, message->id));
+        if (json_equal(message->method, "ping"))
+                (void)worker_write(worker, mcp_append_empty_result(input, message->id));
+        else if (!worker->pool->handlers->request(worker->pool->userdata, worker, message))
+                (void)worker_write(worker, mcp_append_method_not_found(input, message->id));
 }
 
 static void on_progress(Worker *worker, const McpMessage *message) {
@@ -94,10 +100,15 @@ static void on_progress(Worker *worker, const McpMessage *message) {
 
         if (json_unsigned(json_get(message->params, "progressToken"), &token))
                 request = find_request(worker, token);
-        if (!request)
+        if (!request) {
+                /* A task's, perhaps: these outlive the call that made them. */
+                worker->pool->handlers->notification(worker->pool->userdata, worker, message->method, message->params,
+                                                     &message->traits);
                 return;
+        }
 
-        request->deadline = MIN(usec_add(now, worker->config->timeouts.call), request->deadline_max);
+        if (!request->held)
+                request->deadline = MIN(usec_add(now, request_timeout(request, worker->config)), request->deadline_max);
         if (request->progress && request->params.token.data)
                 request->progress(request, message->params, &message->traits);
 }
@@ -105,14 +116,13 @@ static void on_progress(Worker *worker, const McpMessage *message) {
 static void on_notification(Worker *worker, const McpMessage *message) {
         if (json_equal(message->method, "notifications/progress"))
                 on_progress(worker, message);
-        else if (!json_equal(message->method, "notifications/cancelled") &&
-                 !json_equal(message->method, "notifications/subscriptions/acknowledged"))
+        else if (!json_equal(message->method, "notifications/subscriptions/acknowledged"))
                 worker->pool->handlers->notification(worker->pool->userdata, worker, message->method, message->params,
                                                      &message->traits);
 }
 
 /* A line that is no message, but may be the attempt of an answer: its call would wait for its deadline otherwise. */
-static bool fail_asker(Worker *worker, const IdFinder *finder, FailureCode code, const char *why) {
+bool worker_fail_asker(Worker *worker, const IdFinder *finder, FailureCode code, const char *why) {
         Request *request;
         uint64_t id;
 
@@ -133,7 +143,7 @@ static void on_unasked(Worker *worker, const char *text, size_t size) {
         _cleanup_(freep) char *shown = text_escape(text, MIN(size, LINE_SHOWN), LINE_SHOWN);
 
         if (server_config_per_call(worker->config))
-                stray(worker, text, size);
+                worker_on_stray(worker, text, size);
         else if (worker->state < WORKER_STOPPING)
                 worker_fail(worker, FAILURE_PROTOCOL_ERROR, "it wrote a line that nothing asked for: %s", shown ?: "");
 }
@@ -251,6 +261,33 @@ void worker_conclude(Worker *worker) {
         buffer_done(&scratch);
 }
 
+void worker_on_message(Worker *worker, const McpMessage *message, const char *line, size_t size) {
+        switch (message->kind) {
+        case MCP_RESULT:
+        case MCP_ERROR:
+                on_answer(worker, message);
+                break;
+        case MCP_REQUEST:
+                on_request(worker, message, line, size);
+                break;
+        case MCP_NOTIFICATION:
+                on_notification(worker, message);
+                break;
+        case MCP_NOISE: {
+                Request *request =
+                        message->ours && !message->method.data ? find_request(worker, message->number) : NULL;
+
+                if (request)
+                        finish_failed(worker, request, FAILURE_PROTOCOL_ERROR,
+                                      "its answer is neither a result nor an error: %.*s", (int)MIN(size, LINE_SHOWN),
+                                      line);
+                else
+                        worker_on_stray(worker, line, size);
+                break;
+        }
+        }
+}
+
 void worker_on_line(void *userdata, const char *line, size_t size) {
         Worker *worker = userdata;
         McpMessage message;
@@ -283,40 +320,23 @@ void worker_on_line(void *userdata, const char *line, size_t size) {
                 (void)snprintf(why, sizeof(why), "its answer is no valid JSON: %s at byte %zu%s", error.reason,
                                error.offset, r == -E2BIG ? " (limits.depth)" : "");
                 worker->wire->find_id(&finder, line, size);
-                if (!fail_asker(worker, &finder, FAILURE_PROTOCOL_ERROR, why))
-                        stray(worker, line, size);
+                if (!worker_fail_asker(worker, &finder, FAILURE_PROTOCOL_ERROR, why))
+                        worker_on_stray(worker, line, size);
                 return;
         }
 
-        switch (message.kind) {
-        case MCP_RESULT:
-        case MCP_ERROR:
-                on_answer(worker, &message);
-                break;
-        case MCP_REQUEST:
-                on_request(worker, &message, line, size);
-                break;
-        case MCP_NOTIFICATION:
-                on_notification(worker, &message);
-                break;
-        case MCP_NOISE: {
-                Request *request = message.ours && !message.method.data ? find_request(worker, message.number) : NULL;
-
-                if (request)
-                        finish_failed(worker, request, FAILURE_PROTOCOL_ERROR,
-                                      "its answer is neither a result nor an error: %.*s", (int)MIN(size, LINE_SHOWN),
-                                      line);
-                else
-                        stray(worker, line, size);
-                break;
-        }
-        }
+        worker_on_message(worker, &message, line, size);
 }
 
 void worker_on_oversized(void *userdata, const char *piece, size_t size, bool last) {
         Worker *worker = userdata;
-        uint64_t limit = worker->config->limits.message;
+        uint64_t limit = MIN(worker->config->limits.message, WORKER_LINE_MAX);
         char why[200];
+
+        if (worker_spills(worker, last)) {
+                worker_spill(worker, piece, size, last);
+                return;
+        }
 
         if (!worker->wire->parse) {
                 if (worker->state < WORKER_STOPPING &&
@@ -332,11 +352,11 @@ void worker_on_oversized(void *userdata, const char *piece, size_t size, bool la
                        last ? "" : "more than ", (unsigned long long)worker->oversized_size, (unsigned long long)limit);
 
         if (last) {
-                if (!fail_asker(worker, &worker->oversized, FAILURE_TOO_LARGE, why))
-                        stray(worker, why, strlen(why));
+                if (!worker_fail_asker(worker, &worker->oversized, FAILURE_TOO_LARGE, why))
+                        worker_on_stray(worker, why, strlen(why));
                 worker->oversized = (IdFinder){};
                 worker->oversized_size = 0;
-        } else if (worker->oversized_size / OVERSIZED_FACTOR > limit && worker->state < WORKER_STOPPING)
+        } else if (worker->oversized_size / WORKER_OVERSIZED_FACTOR > limit && worker->state < WORKER_STOPPING)
                 worker_fail(worker, FAILURE_PROTOCOL_ERROR, "%s", why);
 }
 

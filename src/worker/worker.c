@@ -7,6 +7,7 @@
 #include <systemd/sd-id128.h>
 #include <time.h>
 
+#include "wire/rpc.h"
 #include "worker/ends.h"
 #include "worker/pool.h"
 
@@ -86,7 +87,9 @@ static void rearm(Worker *worker) {
                 next = MIN(next,
                            usec_add(MAX(worker->last_check, worker->last_active), config->keep_alive.check_interval));
         if (timeout > 0)
-                next = MIN(next, usec_add(worker->n_requests > 0 ? worker_now(worker) : worker->last_active, timeout));
+                next = MIN(next,
+                           usec_add(worker->n_requests + worker->n_holds > 0 ? worker_now(worker) : worker->last_active,
+                                    timeout));
 
         worker_set_timer(worker, next);
 }
@@ -162,9 +165,53 @@ bool worker_available(const Worker *worker) {
         unsigned concurrency = server_config_per_call(worker->config) ? 1 : worker->config->pool.concurrency;
 
         return worker->state == WORKER_READY && !worker->hung_up && worker->n_requests < concurrency &&
-               !worker->suspect && !channel_blocked(worker->channel) &&
+               !worker->suspect && worker->n_unapproved == 0 && !channel_blocked(worker->channel) &&
                !(server_config_per_call(worker->config) && worker->calls > 0) &&
                (worker->wire != &lines_protocol || channel_quiet(worker->channel));
+}
+
+bool worker_available_pinned(const Worker *worker) {
+        return (worker->state == WORKER_READY || worker->state == WORKER_DRAINING) && !worker->hung_up &&
+               !worker->suspect && !channel_blocked(worker->channel);
+}
+
+void worker_hold(Worker *worker) {
+        worker->n_holds++;
+}
+
+void worker_release(Worker *worker) {
+        worker->n_holds--;
+        worker->last_active = MAX(worker->last_active, worker_now(worker));
+        if (worker->n_holds == 0)
+                pool_schedule(worker->pool);
+}
+
+/* Whether it can be told something beside its calls; what it doesn't read isn't collected without end. */
+Buffer *worker_side_input(Worker *worker) {
+        Buffer *input = channel_input(worker->channel);
+
+        return worker->wire == &mcp_protocol && worker->state <= WORKER_DRAINING && input &&
+                               buffer_size(input) <= worker->config->limits.message
+                       ? input
+                       : NULL;
+}
+
+void worker_answer(Worker *worker, JsonSlice id, JsonSlice result, JsonSlice error, const JsonTraits *traits) {
+        Buffer *input = worker_side_input(worker);
+
+        if (input)
+                (void)worker_write(
+                        worker,
+                        result.data ? rpc_append_result(input, (JsonPiece){ id, NULL }, (JsonPiece){ result, traits })
+                                    : rpc_append_remote_error(input, (JsonPiece){ id, NULL },
+                                                              (JsonPiece){ error, traits }, MCP_ERA_LEGACY));
+}
+
+void worker_notify(Worker *worker, const char *method, const McpParams *params) {
+        Buffer *input = worker_side_input(worker);
+
+        if (input)
+                (void)worker_write(worker, mcp_append_notification(input, method, params));
 }
 
 int worker_send(Worker *worker, Request *request) {
@@ -176,8 +223,9 @@ int worker_send(Worker *worker, Request *request) {
                 return -EPIPE;
 
         if (request->kind == REQUEST_CALL) {
-                r = worker->wire->append_request(input, worker->last_id + 1, worker->era, request->method,
-                                                 &request->params);
+                r = request->file ? worker_append_file_request(worker, request)
+                                  : worker->wire->append_request(input, worker->last_id + 1, worker->era,
+                                                                 request->method, &request->params);
                 if (r >= 0)
                         request->id = ++worker->last_id;
         } else
@@ -199,14 +247,20 @@ int worker_send(Worker *worker, Request *request) {
         worker->calls++;
         TAILQ_REMOVE(&worker->pool->queue, request, link);
         worker->pool->n_queued--;
+        worker->pool->n_pinned -= request->pinned != NULL;
         TAILQ_INSERT_TAIL(&worker->requests, request, link);
         worker->n_requests++;
         worker->pool->n_in_flight++;
         request->worker = worker;
         request->position = position;
+        request->end = channel_appended(worker->channel);
+        if (request->large)
+                worker_set_spills(worker, true);
         request->sent = now;
         request->deadline_max = usec_add(now, worker->config->timeouts.call_max);
-        request->deadline = MIN(usec_add(now, worker->config->timeouts.call), request->deadline_max);
+        request->deadline =
+                request->held ? request->deadline_max
+                              : MIN(usec_add(now, request_timeout(request, worker->config)), request->deadline_max);
         pool_watch_deadline(worker->pool, request->deadline);
         return 0;
 }
@@ -239,6 +293,8 @@ static void request_left(Worker *worker) {
         if (worker->calls_max > 0 && worker->calls >= worker->calls_max)
                 wear_out(worker);
         weigh(worker);
+        if (worker->n_requests == 0)
+                worker_set_spills(worker, false);
 
         if (worker->hung_up) {
                 if (worker->n_requests == 0 && worker->state == WORKER_DRAINING)
@@ -276,6 +332,7 @@ static const ChannelHandlers channel_handlers = {
         .output = { .line = worker_on_line, .oversized = worker_on_oversized },
         .diagnostic = worker_on_diagnostic,
         .writable = on_writable,
+        .moved = worker_on_moved,
         .closed = on_closed,
 };
 
@@ -317,7 +374,7 @@ static void stop_step(Worker *worker) {
 static void on_ready_timer(Worker *worker) {
         const ServerConfig *config = worker->config;
         uint64_t now = worker_now(worker), timeout = keep_alive_timeout(config);
-        bool idle = worker->n_requests == 0;
+        bool idle = worker->n_requests == 0 && worker->n_holds == 0;
 
         if (now >= worker->retire_at) {
                 wear_out(worker);
@@ -339,7 +396,7 @@ static void on_ready_timer(Worker *worker) {
         }
 
         if (idle && timeout > 0 && now >= usec_add(worker->last_active, timeout)) {
-                if (worker->pool->n_workers > config->pool.min) {
+                if (worker->pool->n_workers > MAX(config->pool.min, worker->pool->held ? 1u : 0u)) {
                         worker_drain(worker);
                         return;
                 }
@@ -383,6 +440,18 @@ static int on_timer(sd_event_source *source _unused_, uint64_t usec _unused_, vo
         }
 
         return 0;
+}
+
+void worker_tell(Worker *worker, const char *method, const char *params) {
+        McpParams checked = { .text = { params, strlen(params) } };
+        Buffer *input = channel_input(worker->channel);
+
+        if (!input || worker->state != WORKER_READY ||
+            worker_write(worker, mcp_append_request(input, worker->last_id + 1, worker->era, method, &checked)) < 0)
+                return;
+
+        worker->last_id++;
+        worker->n_told++;
 }
 
 void worker_check(Worker *worker) {
@@ -499,7 +568,7 @@ static int worker_open(Worker *worker, Launcher *launcher, const char *owner, Fa
         r = ends_open(worker->config->transport, theirs, ours);
         if (r >= 0)
                 r = channel_new(worker->event, TAKE_FD(ours[0]), TAKE_FD(ours[1]), TAKE_FD(ours[2]),
-                                worker->config->limits.message, worker->wire == &once_protocol,
+                                MIN(worker->config->limits.message, WORKER_LINE_MAX), worker->wire == &once_protocol,
                                 worker->wire == &lines_protocol ? &lines_handlers : &channel_handlers, worker,
                                 &worker->channel);
         if (r >= 0)
@@ -569,6 +638,7 @@ Worker *worker_free(Worker *worker) {
                 return NULL;
 
         sd_event_source_disable_unref(worker->timer);
+        worker_spill_done(worker);
         channel_free(worker->channel);
         process_free(worker->process);
         failure_done(&worker->reason);

@@ -5,6 +5,7 @@
 #include "worker/channel.h"
 #include "worker/launcher.h"
 #include "worker/request.h"
+#include "worker/spill.h"
 
 typedef enum WorkerState {
         WORKER_STARTING, /* its handshake is under way */
@@ -22,6 +23,8 @@ typedef enum HandshakeStep {
 } HandshakeStep;
 
 #define WORKER_LAST_LINES 5
+#define WORKER_LINE_MAX ((uint64_t)16 << 20) /* bytes of a line that are held, whatever limits.message is */
+#define WORKER_OVERSIZED_FACTOR 16           /* a line over so many times what is allowed has no end */
 
 typedef struct WorkerBudget {
         uint64_t since; /* usec, CLOCK_MONOTONIC */
@@ -55,12 +58,16 @@ struct Worker {
         bool era_assumed; /* from an earlier verdict, not from the configuration: can be wrong */
         bool relaunch;    /* it died or fell silent of a question that the next one won't be asked */
         uint64_t probe_id, initialize_id, ping_id, listen_id;
+        bool lists_change;      /* a modern one says when they do, to those who listen */
+        unsigned n_told;        /* worker_tell()s that aren't answered */
         uint64_t question_read; /* when it was seen that it had read the last question; usec, CLOCK_MONOTONIC */
         char protocol_version[16];
         char *server_info; /* what it says of itself: name and version */
 
         RequestList requests;
         unsigned n_requests;
+        unsigned
+                n_holds; /* of what it keeps for others: it isn't let go for being idle, or drained, before these end */
         uint64_t last_id;
 
         uint64_t started_realtime, last_active_realtime;                                     /* usec, CLOCK_REALTIME */
@@ -73,7 +80,15 @@ struct Worker {
         uint64_t worn_at;              /* since; usec, CLOCK_MONOTONIC */
         bool succeeds;                 /* it was started for one that was, and that has been told to leave */
         bool accounted;                /* its failure has been told to those who waited for it */
+        unsigned n_unapproved;         /* it gets no call before its owner has looked at it so often */
         bool suspect;                  /* a call was given up: it has to answer a ping first */
+
+        Spill *spill;          /* the long line that it writes just now, where one can be an answer in a file */
+        bool spills;           /* such an answer is waited for, or was a moment ago */
+        uint64_t spilled;      /* bytes that are charged for it */
+        uint64_t spill_room;   /* of these, not used yet */
+        int spill_error;       /* the line is no good: -errno */
+        Failure spill_failure; /* why no more are charged */
 
         IdFinder oversized; /* a line over limits.message, as it goes by */
         uint64_t oversized_size;
@@ -92,6 +107,23 @@ Worker *worker_free(Worker *worker); /* kills what is left */
 /* Whether it can take one more request now */
 bool worker_available(const Worker *worker);
 
+/* Likewise for a request that wants this one: also one that is leaving takes it, for what was begun there */
+bool worker_available_pinned(const Worker *worker);
+
+/* What it keeps for somebody: hold and release, in pairs */
+void worker_hold(Worker *worker);
+void worker_release(Worker *worker);
+
+/* Where to append what isn't a call, for worker_write(): NULL where it can't be told anything, or doesn't read */
+Buffer *worker_side_input(Worker *worker);
+
+/* The answer to a request of its own, by its id: one of result and error is there. Nothing is said where it doesn't
+ * read what was answered before. */
+void worker_answer(Worker *worker, JsonSlice id, JsonSlice result, JsonSlice error, const JsonTraits *traits);
+
+/* A notification for it alone. One that doesn't read gets none. */
+void worker_notify(Worker *worker, const char *method, const McpParams *params);
+
 /* Writes a call and moves it to the worker's list; is done at once with a warm-up. -EPIPE
  * where the worker reads no more, -ENOMEM: the request is untouched. */
 int worker_send(Worker *worker, Request *request);
@@ -104,13 +136,20 @@ void worker_drain(Worker *worker);
 /* The stop sequence: stdin closed, SIGTERM, SIGKILL, timeouts.stop apart. impatient: SIGKILL at once. */
 void worker_stop(Worker *worker, bool impatient);
 
+/* Sends a request whose answer is of no interest; params is JSON text. Nothing happens where it can't be written. */
+void worker_tell(Worker *worker, const char *method, const char *params);
+
+/* Has a modern worker say when its lists change and, of these resources, when they do: JSON strings with commas between
+ * them. It replaces what was listened to before. */
+void worker_listen(Worker *worker, JsonSlice uris);
+
 /* Asks whether it is alive, unless that was asked already; one that doesn't answer is replaced. */
 void worker_check(Worker *worker);
 
 /* How it ended, with its last words, as a sentence. Owned by the caller; NULL when out of memory. */
 char *worker_describe_exit(const Worker *worker);
 
-/* For the other two files of a worker only: handshake.c, and worker-output.c, which reads what it writes */
+/* For the other files of a worker only: handshake.c, worker-output.c, which reads what it writes, and worker-file.c */
 int handshake_start(Worker *worker);
 void handshake_answer(Worker *worker, const McpMessage *message);
 void handshake_timeout(Worker *worker);
@@ -122,6 +161,17 @@ void worker_on_unfinished(void *userdata, const char *piece, size_t size, bool l
 void worker_on_diagnostic(void *userdata, const char *line, size_t size);
 uint64_t worker_now(const Worker *worker); /* usec, CLOCK_MONOTONIC, of this turn of the loop */
 int worker_write(Worker *worker, int appended);
+void worker_on_message(Worker *worker, const McpMessage *message, const char *line, size_t size);
+bool worker_fail_asker(Worker *worker, const IdFinder *finder, FailureCode code, const char *why);
+void worker_on_stray(Worker *worker, const char *line, size_t size);
+
+/* worker-file.c: params that come from files, and results that go into them */
+int worker_append_file_request(Worker *worker, Request *request); /* as append_request() */
+void worker_on_moved(void *userdata);
+bool worker_spills(const Worker *worker, bool last); /* whether this part of a long line is for worker_spill() */
+void worker_spill(Worker *worker, const char *piece, size_t size, bool last);
+void worker_set_spills(Worker *worker, bool spills);
+void worker_spill_done(Worker *worker);
 void worker_set_timer(Worker *worker, uint64_t usec);
 void worker_became_ready(Worker *worker);
 void worker_answered_ping(Worker *worker);

@@ -232,6 +232,7 @@ static void test_nearer(void) {
         assert_string(nearest_of("pythn"), "python");
         assert_string(nearest_of("everythingg"), "everything");
         assert_string(nearest_of("tame"), "time");
+        assert_string(nearest_of("PYTHON"), "python");
         assert_string(nearest_of("unlike"), "none");
         assert_string(nearest_of(endless), "none");
 }

@@ -186,6 +186,25 @@ static void test_everything(void) {
         reading_done(&reading);
 }
 
+static void test_reset_is_recycled(void) {
+        static const struct {
+                const char *text;
+                uint64_t calls;
+        } cases[] = {
+                { "{\"command\":\"x\",\"executor\":true,\"isolation\":\"reset\"}", 1000 },
+                { "{\"command\":\"x\",\"executor\":true,\"isolation\":\"reset\",\"recycle\":{\"calls\":0}}", 0 },
+                { "{\"command\":\"x\",\"executor\":true,\"isolation\":\"fork\"}", 0 },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                Reading reading = read_bytes("x", cases[i].text, strlen(cases[i].text));
+
+                assert_number(reading.n, 1);
+                assert_number(reading.servers[0]->recycle.calls, cases[i].calls);
+                reading_done(&reading);
+        }
+}
+
 static void test_map(void) {
         const char *text =
                 "{\"mcpServers\":{\n\"b\":{\"command\":\"/bin/b\"},\n\"a\":{\"command\":\"a\",\"name\":\"c\"}}}";
@@ -429,8 +448,8 @@ static void test_ranges(void) {
                 { "timeouts", "stop", "0", "600", "-1", "600.1", "number from 0 to 600" },
                 { "restart", "burst", "0", "100000", "-1", "100001", "whole number from 0 to 100000" },
                 { "restart", "interval", "0", "31622400", "-1", "31622401", "number from 0 to 31622400" },
-                { "limits", "message", "1024", "268435456", "1023", "268435457",
-                  "whole number from 1024 to 268435456" },
+                { "limits", "message", "1024", "4294967296", "1023", "4294967297",
+                  "whole number from 1024 to 4294967296" },
                 { "limits", "depth", "4", "1024", "3", "1025", "whole number from 4 to 1024" },
         };
 
@@ -742,6 +761,7 @@ static void test_describe_worker(void) {
 int main(void) {
         test_smallest();
         test_everything();
+        test_reset_is_recycled();
         test_map();
         test_map_problems();
         test_not_json();

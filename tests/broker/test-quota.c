@@ -14,6 +14,8 @@ static void assert_unused(const Quota *quota) {
         assert_number(quota->calls, 0);
         assert_number(quota->workers, 0);
         assert_number(quota->queued_bytes, 0);
+        assert_number(quota->jobs, 0);
+        assert_number(quota->payload_bytes, 0);
         assert_true(TAILQ_EMPTY(&quota->users));
 }
 
@@ -225,6 +227,71 @@ static void test_done_while_charged(void) {
         quota_done(&quota);
 }
 
+static void test_sessions(void) {
+        Quota quota;
+        Failure failure = {};
+
+        quota_init(&quota);
+        quota.settings.limits.sessions_per_user = 2;
+        quota.settings.limits.sessions = 3;
+        assert_number(quota_charge_session(&quota, 1, &failure), 0);
+        assert_number(quota_charge_session(&quota, 1, &failure), 0);
+        assert_exceeded(quota_charge_session(&quota, 1, &failure), failure, "sessions_per_user");
+        assert_number(quota_charge_session(&quota, 2, &failure), 0);
+        assert_exceeded(quota_charge_session(&quota, 2, &failure), failure, "sessions");
+        quota_release_session(&quota, 1);
+        assert_number(quota_charge_session(&quota, 2, &failure), 0);
+        assert_number(quota.sessions, 3);
+
+        quota_release_session(&quota, 1);
+        quota_release_session(&quota, 2);
+        quota_release_session(&quota, 2);
+        assert_number(quota.sessions, 0);
+        assert_unused(&quota);
+        quota_done(&quota);
+}
+
+static void test_jobs(void) {
+        Quota quota;
+        Failure failure = {};
+
+        quota_init(&quota);
+        quota.settings.limits.jobs_per_user = 2;
+        quota.settings.limits.jobs = 3;
+        assert_number(quota_charge_job(&quota, 1, &failure), 0);
+        assert_number(quota_charge_job(&quota, 1, &failure), 0);
+        assert_exceeded(quota_charge_job(&quota, 1, &failure), failure, "jobs_per_user");
+        assert_number(quota_charge_job(&quota, 2, &failure), 0);
+        assert_exceeded(quota_charge_job(&quota, 3, &failure), failure, "jobs");
+        quota_release_job(&quota, 1);
+        assert_number(quota_charge_job(&quota, 3, &failure), 0);
+        quota_release_job(&quota, 1);
+        quota_release_job(&quota, 2);
+        quota_release_job(&quota, 3);
+        assert_unused(&quota);
+        quota_done(&quota);
+}
+
+static void test_payloads(void) {
+        Quota quota;
+        Failure failure = {};
+
+        quota_init(&quota);
+        quota.settings.limits.payload_bytes_per_user = 100;
+        quota.settings.limits.payload_bytes = 150;
+        assert_number(quota_charge_payload(&quota, 1, 100, &failure), 0);
+        assert_number(quota_charge_payload(&quota, 1, 0, &failure), 0);
+        assert_exceeded(quota_charge_payload(&quota, 1, 1, &failure), failure, "payload_bytes_per_user");
+        assert_exceeded(quota_charge_payload(&quota, 2, 51, &failure), failure, "payload_bytes");
+        assert_exceeded(quota_charge_payload(&quota, 2, UINT64_MAX, &failure), failure, "payload_bytes_per_user");
+        assert_exceeded(quota_charge_payload(&quota, QUOTA_EVERYBODY, 51, &failure), failure, "payload_bytes");
+        assert_number(quota_charge_payload(&quota, QUOTA_EVERYBODY, 50, &failure), 0);
+        quota_release_payload(&quota, 1, 100);
+        quota_release_payload(&quota, QUOTA_EVERYBODY, 50);
+        assert_unused(&quota);
+        quota_done(&quota);
+}
+
 int main(void) {
         test_defaults();
         test_symmetry();
@@ -234,7 +301,10 @@ int main(void) {
         test_queued_bytes();
         test_limits_shrink();
         test_workers();
+        test_sessions();
         test_calls_and_workers();
         test_done_while_charged();
+        test_jobs();
+        test_payloads();
         return 0;
 }

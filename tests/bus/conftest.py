@@ -14,7 +14,9 @@ os.environ.pop("DBUS_SESSION_BUS_ADDRESS", None)
 import private_bus  # noqa: E402
 from caller import ALICE, BOB  # noqa: E402
 from mock_polkit import MockPolkit  # noqa: E402
-from service import DAEMON, ECHO_WORKER, Service  # noqa: E402
+from service import DAEMON, ECHO_WORKER, PYTHON, Service  # noqa: E402
+from session import Session  # noqa: E402
+from steps import LINES, ONCE  # noqa: E402
 
 
 def pytest_configure():
@@ -110,6 +112,24 @@ def bob(service):
     return service.caller(uid=BOB)
 
 
+@pytest.fixture
+def lines(service, caller):
+    """A worker of protocol lines that does what its calls say: see steps.py."""
+    def make(**keys):
+        service.server("steps", PYTHON, "-c", LINES, protocol="lines", **{"pool": {"max": 1, "queue": 64}, **keys})
+        return caller
+    return make
+
+
+@pytest.fixture
+def once(service, caller):
+    """Likewise a command of protocol once."""
+    def make(**keys):
+        service.server("steps", PYTHON, "-c", ONCE, protocol="once", **keys)
+        return caller
+    return make
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """A failed test shows the end of the daemon's log."""
@@ -119,3 +139,20 @@ def pytest_runtest_makereport(item, call):
         for log in sorted(Path(item.funcargs["tmp_path"]).glob("service*/mcp-execd.log")):
             text = re.sub(r"[^\x20-\x7e\n]", "?", log.read_text(errors="replace"))
             report.sections.append((str(log), text[-8000:]))
+
+
+@pytest.fixture
+def open_session(service, caller):
+    """Sessions on the service's servers; initialized unless raw."""
+    opened = []
+
+    def make(server="obedient", answer=None, raw=False, **capabilities):
+        session = Session.open(caller, server, answer)
+        opened.append(session)
+        if not raw:
+            session.initialize(**capabilities)
+        return session
+
+    yield make
+    for session in opened:
+        session.close()

@@ -23,6 +23,7 @@ TEXT = {"type": "object", "properties": {"message": {"type": "string"}}, "requir
 output_lock = threading.Lock()
 cancelled = {}
 answers = {}
+tokens = {}
 heard = []
 memory = {}
 hello = {}
@@ -68,6 +69,17 @@ def sleep(request, seconds=0.0, message=""):
     """Wait, then answer with the message; no answer if it is cancelled meanwhile."""
     if cancelled[request].wait(seconds):
         return None
+    return message
+
+
+@tool
+def work(request, steps=3, pause=0.1, message="done"):
+    """Tell progress so many times, as long apart; then answer with the message; no answer if it is cancelled meanwhile."""
+    for step in range(steps):
+        send({"jsonrpc": "2.0", "method": "notifications/progress",
+              "params": {"progressToken": tokens[request], "progress": step + 1, "total": steps, "message": f"step {step + 1}"}})
+        if cancelled[request].wait(pause):
+            return None
     return message
 
 
@@ -160,6 +172,12 @@ def count(_):
 
 
 @tool
+def requests(_):
+    """The ids of all requests that this process has got."""
+    return list(cancelled)
+
+
+@tool
 def refuse(_, code=-32000, message="no", data=None):
     """Answer with this JSON-RPC error."""
     raise Refusal({"code": code, "message": message, **({"data": data} if data is not None else {})})
@@ -181,13 +199,13 @@ def learn(_, name="learnt", announce=True):
 
 
 @tool
-def ask(_, method="ping", params=None):
+def ask(_, method="ping", params=None, patience=10):
     """Send the client a request; answer with its answer."""
     number = f"ask-{time.monotonic_ns()}"
     answers[number] = threading.Event(), []
     send({"jsonrpc": "2.0", "id": number, "method": method, **({"params": params} if params is not None else {})})
     event, got = answers[number]
-    return got[0] if event.wait(10) else "no answer"
+    return got[0] if event.wait(patience) else "no answer"
 
 
 @tool
@@ -283,6 +301,7 @@ def receive(line):
     else:
         calls += 1
         cancelled[message["id"]] = threading.Event()
+        tokens[message["id"]] = ((message.get("params") or {}).get("_meta") or {}).get("progressToken")
         threading.Thread(target=answer, args=(message,), daemon=True).start()
 
 

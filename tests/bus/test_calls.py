@@ -118,6 +118,18 @@ def test_one_failure_does_not_spoil_a_batch(service, caller):
     assert results[3][1].startswith("org.example.McpExec.Error.Remote: ") and "-32601" in results[3][1]
 
 
+def test_a_batch_has_a_cap(service, caller):
+    """Past it nothing of it is sent; with it, it is more than the pool's queue holds."""
+    journal = service.folder / "journal"
+    service.obedient("obedient", "--journal", journal)
+    item = ("tools/call", {"name": "echo", "arguments": {"message": "batched"}})
+    with fails("LimitsExceeded", "at most 256 items"):
+        caller.call_batch("obedient", *[item] * 257)
+    assert not journal.exists() or "batched" not in journal.read_text()
+    results = caller.call_batch("obedient", *[item] * 256)
+    assert [ok for ok, _ in results] == [True] * 256 and journal.read_text().count("batched") == 256
+
+
 def test_an_empty_batch(service, caller):
     service.echo()
     assert caller.call_batch("echo") == []

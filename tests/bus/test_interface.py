@@ -34,11 +34,13 @@ def reference(name):
     return {i.get("name"): i for i in ElementTree.parse(FOLDER / f"{name}.xml").iter("interface")}
 
 
-@pytest.mark.parametrize("name", ["org.example.McpExec", "org.example.McpExec.Server", "org.example.McpExec.Worker"])
+@pytest.mark.parametrize("name", ["org.example.McpExec", "org.example.McpExec.Server", "org.example.McpExec.Worker",
+                                  "org.example.McpExec.Job"])
 def test_xml_is_what_the_service_introspects(service, caller, name):
     service.echo()
     caller.tool_text("echo", "pid")
-    path = {"Server": caller.server("echo")["path"], "Worker": caller.workers()[0]["path"]}.get(name.split(".")[-1], PATH)
+    path = {"Server": caller.server("echo")["path"], "Worker": caller.workers()[0]["path"],
+            "Job": caller.start_job("echo", "ping")}.get(name.split(".")[-1], PATH)
 
     described, real = reference(name), introspect(caller, path)
     assert set(described) == set(real) == {name}

@@ -9,7 +9,7 @@ import pytest
 from caller import CallFailed, check_failure, fails, text_of
 from other_user import can_be_others, worker_of
 from processes import Process
-from service import PYTHON, REPO
+from service import OBEDIENT_WORKER, PYTHON, REPO
 from waiting import SLOWNESS, eventually, settle
 
 HOSTILE = str(REPO / "tests/workers/hostile.py")
@@ -150,11 +150,24 @@ def test_queued_calls_are_counted(service, caller):
     assert caller.server("obedient")["QueuedCalls"] == 0
 
 
+def ready(caller):
+    return {w["Pid"] for w in caller.workers() if w["State"] == "ready"}
+
+
 def test_min_workers_are_there_after_the_first_call(service, caller):
     service.obedient("obedient", pool={"min": 2, "max": 4})
     caller.call_tool("obedient", "pid")
-    eventually(lambda: len([w for w in caller.workers() if w["State"] == "ready"]) >= 2 or len(caller.workers()) >= 2,
-               "two workers")
+    first = eventually(lambda: len(pids := ready(caller)) == 2 and pids, "two workers")
+    os.kill(min(first), signal.SIGKILL)
+    eventually(lambda: len(pids := ready(caller)) == 2 and min(first) not in pids, "two workers again")
+    assert max(first) in ready(caller)
+
+
+def test_min_workers_of_a_shared_server_start_with_the_service(service, caller):
+    service.obedient("obedient", pool={"min": 2, "max": 4}, scope="shared")
+    service.echo()
+    caller.call_tool("echo", "echo", {"message": "hi"})
+    eventually(lambda: sum(w["State"] == "ready" and w["Server"] == "obedient" for w in caller.workers()) == 2, "two workers")
 
 
 def test_a_queued_call_moves_when_the_worker_dies_before_it_was_sent(service, caller):
@@ -192,6 +205,19 @@ def test_recycle_after_calls(service, caller):
     assert 4 <= len(set(pids)) <= 9  # 10 calls each, a tenth more or less
     assert caller.tool_text("echo", "echo", {"message": "hi"}) == "hi"
     eventually(lambda: len(caller.workers()) <= 2, "those that were replaced are gone")
+
+
+def test_no_call_waits_for_a_recycle(service, caller):
+    """While the successor isn't ready, the worn out one goes on."""
+    go = service.folder / "go"
+    script = f'[ -e "{service.folder}/first" ] && while [ ! -e "{go}" ]; do sleep 0.05; done; : >"{service.folder}/first"; exec "$@"'
+    service.server("slow", "sh", "-c", script, "sh", PYTHON, OBEDIENT_WORKER, recycle={"calls": 5}, pool={"max": 2})
+    first = pid_of(caller, "slow")
+    assert [pid_of(caller, "slow") for _ in range(20)] == [first] * 20
+    assert {w["State"] for w in caller.workers()} == {"ready", "starting"}
+    go.touch()
+    eventually(lambda: pid_of(caller, "slow") != first, "the successor answers")
+    eventually(lambda: len(caller.workers()) == 1, "its predecessor is gone")
 
 
 def test_recycle_after_lifetime(service, caller):

@@ -1,22 +1,19 @@
 """Runs docs/servers.md: every server file in it is written, every call is made, and every answer has to be the one there.
 
-A block is indented. The first line of one that is a file is preceded by its name, `NAME` and a colon at a line's end; in any
-other block each line that starts with "$ " is a shell command, and the lines behind it are what that prints ("..." for
-anything). Each section has a service of its own, whose user has a home of its own.
+Each section has a service of its own, whose user has a home of its own.
 """
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from document import expected, sections
 from real_servers import needs_npm, npm_folder
-from service import REPO
+from service import BUILD, REPO
 from waiting import SLOWNESS
 
 DOCUMENT = REPO / "docs/servers.md"
-SETTINGS = "~/.config/mcp-exec"
 
 # No Docker engine runs where the tests do. This stands for its client: it takes no arguments but those of the document, in a
 # container of that name, and executes the command that would run inside.
@@ -27,72 +24,8 @@ exec "$@"
 """
 
 
-class Section:
-    """A section's files, by name, and its commands with what they print, in the order of the document."""
-
-    def __init__(self, title):
-        self.title = title
-        self.steps = []
-
-    def add_file(self, name, lines):
-        self.steps.append(("file", name, "\n".join(lines) + "\n"))
-
-    def add_commands(self, lines):
-        for line in lines:
-            if line.startswith("$ "):
-                self.steps.append(("command", line[2:], []))
-            else:
-                assert self.steps and self.steps[-1][0] == "command", f"{self.title}: output of no command: {line}"
-                self.steps[-1][2].append(line)
-
-    def of(self, kind):
-        return [step for step in self.steps if step[0] == kind]
-
-
-def blocks(text):
-    """Each indented block, as the line of text before it and its lines. Commands behind a blank line are another block."""
-    before, block = "", []
-    for line in [*text.splitlines(), "end"]:
-        if line.startswith("    $ ") and block and not block[-1]:
-            yield before, block[:-1]
-            block = [line[4:]]
-        elif line.startswith("    "):
-            block.append(line[4:])
-        elif block and not line:
-            block.append("")
-        else:
-            while block and not block[-1]:
-                block.pop()
-            if block:
-                yield before, block
-            block = []
-            if line:
-                before = line
-
-
-def sections(text):
-    found = []
-    for part in re.split(r"(?m)^(?=##? )", text):
-        if not part.strip():
-            continue
-        section = Section(part.splitlines()[0].lstrip("# "))
-        for before, block in blocks(part):
-            name = re.search(r"`([^` ]+)`(?:,[^:`]*(?:`[^`]*`[^:`]*)*)?:$", before)
-            if block[0].startswith("$ "):
-                section.add_commands(block)
-            else:
-                assert name, f"{section.title}: neither a file nor a command: {block[0]}"
-                section.add_file(name[1], block)
-        found.append(section)
-    return found
-
-
 SECTIONS = sections(DOCUMENT.read_text())
 PREAMBLE, PARTS = SECTIONS[0], [section for section in SECTIONS[1:] if section.steps]
-
-
-def expected(lines):
-    return re.compile(".*".join(re.escape(piece) for piece in "\n".join(lines).split("...")), re.DOTALL)
 
 
 @pytest.fixture
@@ -117,7 +50,7 @@ def run(service, home, command):
     preamble = "\n".join(command for _, command, _ in PREAMBLE.of("command"))
     done = subprocess.run(["bash", "-c", f"{preamble}\n{command}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, timeout=60 * SLOWNESS,
-                          env={**service.environment(), "PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"})
+                          env={**service.environment(), "PATH": f"{BUILD / 'src'}:/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"})
     return done.stdout.rstrip("\n")
 
 
@@ -139,9 +72,7 @@ def test_a_section(service, home, section):
     service.start_bus()
     assert service.caller().reload() == []
 
-    for _, command, output in section.of("command"):
-        printed = run(service, home, command)
-        assert expected(output).fullmatch(printed), f"$ {command}\n{printed}\n--- is not ---\n" + "\n".join(output)
+    check(service, PREAMBLE, section)
 
 
 def test_every_server_is_called():

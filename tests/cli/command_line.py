@@ -36,7 +36,7 @@ class Terminal:
     def __init__(self, command, environment):
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        self.process = subprocess.Popen(command, env=environment, stdin=slave, stdout=slave, stderr=slave,
+        self.process = subprocess.Popen(command, env=environment, cwd=environment["HOME"], stdin=slave, stdout=slave, stderr=slave,
                                         start_new_session=True,
                                         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
         os.close(slave)

@@ -47,6 +47,7 @@ TOOLS = {
         {"type": "text", "text": "\x1b]0;title\x07\x1b[2Jgone \u009b31m, tab\there"}]),
     "broken": ("Bad base64", {"type": "object"}, lambda a: [{"type": "image", "data": "!!!", "mimeType": "image/png"}]),
     "strange": ("An unknown kind", {"type": "object"}, lambda a: [{"type": "hologram", "depth": 3}]),
+    "steps": ("Tells how far it is", OPEN, lambda a: [{"type": "text", "text": "arrived"}]),
     "nothing": ("No content", {"type": "object"}, lambda a: []),
     "$(touch oops)": ("A name for shells", {"type": "object"}, lambda a: []),
 }
@@ -59,6 +60,10 @@ def answer(method, params):
     if method == "tools/list":
         return {"tools": [{"name": name, "description": text, "inputSchema": schema}
                           for name, (text, schema, _) in TOOLS.items()]}
+    if method == "tools/call" and params["name"] == "steps" and "progressToken" in params.get("_meta", {}):
+        for step in ({"progress": 1, "total": 4, "message": "warming \x1b[31mup"}, {"progress": 2, "total": 4}, {"progress": 3}):
+            step["progressToken"] = params["_meta"]["progressToken"]
+            print(json.dumps({"jsonrpc": "2.0", "method": "notifications/progress", "params": step}), flush=True)
     if method == "tools/call" and params["name"] in TOOLS:
         result = {"content": TOOLS[params["name"]][2](params.get("arguments", {}))}
         return {**result, "structuredContent": {"answer": 42}} if params["name"] == "nothing" else result

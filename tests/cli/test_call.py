@@ -203,7 +203,7 @@ def test_8_the_servers_own_error(service, cli):
 
 
 def test_9_limits(service, cli):
-    service.obedient()
+    service.obedient(limits={"message": 2000000})
     result = cli("call", "obedient", "big", '{"size": 3000000}')
     assert result.status == 9 and "limits.message" in result.err
 

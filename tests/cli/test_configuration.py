@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import stat
 
 import pytest
+
+from service import REPO
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +54,19 @@ def test_check_warns_of_a_command_that_isnt_there(cli):
     (cli.home / "a.json").write_text('{"command": "no-such-command-here"}')
     (cli.home / "b.json").write_text('{"command": "/nowhere/at/all"}')
     result = cli("check", "a.json", "b.json")
-    assert result.status == 0 and result.err.count("warning") == 2
+    assert result.status == 0 and result.err.count("warning") == 2 and "2 servers, 2 warnings\n" in result.out
+    assert "in the PATH of workers, ~/.local/bin:/usr/local/bin" in result.err
+    assert "1 server, 1 warning\n" in cli("check", "a.json").out
+    assert "~" not in cli("check", "--system", "a.json").err
+
+
+def test_the_examples_of_the_reference_are_right(cli):
+    text = (REPO / "docs/configuration.md").read_text()
+    blocks = [re.sub(r"(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^    .*\n)+", text)]
+    assert len(blocks) >= 3
+    for block in blocks:
+        (cli.home / "example.json").write_text(block)
+        assert cli("check", "example.json").status == 0, block
 
 
 CLIENT = {
@@ -92,7 +107,8 @@ def test_import_overwrites_nothing(cli):
 
 
 @pytest.mark.parametrize("text, status, hint", [
-    ("{", 2, "is no JSON"),
+    ("{", 2, "is no JSON: line 1, column 2"),
+    ('{"mcpServers": {}, // a comment\n /* and */ "a": "//" 5}', 2, "line 2, column 22"),
     ("{}", 2, "mcpServers"),
     ('{"mcpServers": []}', 2, "mcpServers"),
     ('{"mcpServers": {"a": {"url": "https://x"}}}', 1, "only programs of this machine"),
@@ -105,6 +121,35 @@ def test_import_mistakes(cli, text, status, hint):
     assert result.status == status and hint in result.err, result
     folder = cli.home / ".config/mcp-exec/servers.d"
     assert not folder.exists() or not os.listdir(folder)
+
+
+def test_import_takes_files_of_editors(cli):
+    """With comments and commas that JSON doesn't have."""
+    text = """// Settings
+    {
+        "theme": "// no comment, \\" /* neither */",
+        /* all
+           servers */
+        "context_servers": {
+            "one": {"command": "one", "args": ["a,]", "b", ], }, // the first
+            "two": {"command": "two", "cwd": "/srv//x,}",},
+        },
+    }
+    // the end"""
+    result = cli("import", "-", stdin=text)
+    assert result.status == 0, result
+    folder = cli.home / ".config/mcp-exec/servers.d"
+    assert json.loads((folder / "one.json").read_text()) == {"command": "one", "args": ["a,]", "b"]}
+    assert json.loads((folder / "two.json").read_text()) == {"command": "two", "cwd": "/srv//x,}"}
+    assert cli("import", "-", stdin='{"a": 1} /* never closed').status == 2
+
+
+def test_import_doesnt_take_itself(cli):
+    """A server that called mcp-exec would call itself."""
+    servers = {"time": {"command": "/usr/bin/mcp-exec", "args": ["stdio", "time"]}, "other": {"command": "other"}}
+    result = cli("import", "-", stdin=json.dumps({"mcpServers": servers}))
+    assert result.status == 0 and "time is left out" in result.err
+    assert os.listdir(cli.home / ".config/mcp-exec/servers.d") == ["other.json"]
 
 
 def test_import_as_json(cli):

@@ -22,7 +22,7 @@ def test_every_verb_and_option_of_mcp_exec():
     text, names = options(PROGRAM)
     manual = page("mcp-exec.1.scd")
     verbs = re.findall(r"^  ([a-z]+) ", text, re.MULTILINE)
-    assert len(verbs) == 17 and names
+    assert len(verbs) == 21 and names
     for verb in verbs:
         assert re.search(rf"^\*{verb}\*", manual, re.MULTILINE), verb
     for name in names:
@@ -47,3 +47,6 @@ def test_pages_are_built():
     configuration = (BUILD / "docs/mcp-exec.json.5").read_text()
     for key in ("keep_alive", "MemoryMax", "idle_timeout", "2776100ad71a41ed8ebfd63fbede6d14"):
         assert key in configuration
+    interface = (BUILD / "docs/org.example.McpExec.5").read_text()
+    for name in ("CallTool", "LaunchFailed", "QueuedCalls", "StrayLines", "ToolsChanged"):
+        assert name in interface

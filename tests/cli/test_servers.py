@@ -143,7 +143,7 @@ def test_rates_of_top(service, cli):
     try:
         def rates():
             row = next(line for line in cli("top").out.splitlines() if line.startswith("obedient"))
-            # SERVER STATE PROCS CALLS CALLS/S CPU LATENCY (with its unit) ACTIVE QUEUE MEMORY
+            # SERVER STATE PROCS CALLS CALLS/S CPU LATENCY (with its unit) BUSY QUEUE MEMORY
             return row.split() if " ms" in row else None
         row = eventually(rates, "there are rates")
         assert float(row[4]) > 0 and 50 <= float(row[6]) < 5000 and int(row[8]) >= 1, row

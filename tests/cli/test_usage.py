@@ -29,6 +29,21 @@ from service import REPO
     (["list", "more"], "too much"),
     (["call", "server"], "mcp-exec call SERVER TOOL"),
     (["tools"], "mcp-exec tools SERVER"),
+    (["ls"], "did you mean list?"),
+    (["show", "x"], "did you mean status?"),
+    (["exec", "x", "y"], "did you mean call?"),
+    (["--list"], "did you mean mcp-exec list?"),
+    (["list", "time"], "or mcp-exec tools time"),
+    (["top", "time"], "or mcp-exec status time"),
+    (["reload", "time"], "or mcp-exec restart time"),
+    (["start"], "mcp-exec list shows the servers"),
+    (["call", "time"], "mcp-exec tools time shows its tools"),
+    (["call", "time__now"], "mcp-exec call time now"),
+    (["call", "time/now"], "mcp-exec call time now"),
+    (["call", "time", "now", "--zone=UTC"], "written zone=UTC, without dashes"),
+    (["call", "time", "now", "{zone: 1}"], 'JSON is written {"key": "value"}'),
+    (["run", "script.py"], "mcp-exec run python script.py"),
+    (["run", "script"], "mcp-exec run script FILE"),
 ])
 def test_mistakes_say_what_to_type(cli, arguments, hint):
     result = cli(*arguments)
@@ -36,11 +51,37 @@ def test_mistakes_say_what_to_type(cli, arguments, hint):
     assert result.err.startswith("mcp-exec: ")
 
 
+@pytest.mark.parametrize("arguments, hint", [
+    (["shows"], "did you mean mcp-exec tools shows?"),
+    (["shows", "weather"], "did you mean mcp-exec call shows weather?"),
+    (["tools", "SHOWS"], "did you mean shows?"),
+    (["call", "shwos", "weather"], "did you mean shows?"),
+    (["call", "shows", "Weather", "city=Bonn"], "did you mean weather?"),
+    (["call", "shows", "weather", "Bonn"], "did you mean city=Bonn?"),
+    (["call", "shows", "weather", "city", "Bonn"], "did you mean city=Bonn?"),
+    (["call", "shows", "weather", "city"], "did you mean city=VALUE?"),
+    (["call", "shows", "weather", "City=Bonn"], "did you mean city?"),
+    (["call", "shows", "arguments", "tags=[1"], 'as in ["a", "b"] or KEY=A KEY=B'),
+    (["call", "shows", "arguments", "unit=Celsius"], "did you mean unit=celsius?"),
+    (["request", "shows", "tool/list"], "Did you mean tools/list?"),
+    (["request", "shows", "toolslist"], "Did you mean tools/list?"),
+])
+def test_mistakes_are_held_against_the_live_service(cli, showing, arguments, hint):
+    result = cli(*arguments)
+    assert result.status in (2, 3, 8) and result.out == "" and hint in result.err, result
+
+
+def test_a_tool_without_its_arguments(service, cli):
+    service.obedient()
+    result = cli("call", "obedient", "fail")
+    assert result.status == 1 and result.err == "failed\nmcp-exec: fail wants message=string\n"
+    assert cli("-q", "call", "obedient", "fail").err == "failed\n"
+
+
 def test_help_and_version(cli):
     result = cli("--help")
     assert result.status == 0 and all(verb in result.out for verb in ("list", "call SERVER TOOL", "import", "--output=FILE"))
     assert "__complete" not in result.out
-    assert max(map(len, result.out.splitlines())) <= 100
     assert re.match(r"mcp-exec \d", cli("--version").out)
 
 
@@ -115,6 +156,33 @@ def test_progress_of_a_batch(service, cli):
     assert "40/40" in terminal.text and "[####" in terminal.text and terminal.text.count('"ok":true') == 40
 
 
+def test_progress_of_a_call(service, cli, showing):
+    terminal = cli.on_terminal("call", "shows", "steps", "known=1")
+    assert terminal.wait() == 0
+    assert "\r\x1b[K[#######                       ] 1/4 warming \\x1b[31mup" in terminal.text
+    assert terminal.text.endswith("\r\x1b[Karrived\n")
+    for quiet in (["--quiet"], ["--json"]):
+        terminal = cli.on_terminal("call", "shows", "steps", *quiet)
+        assert terminal.wait() == 0 and "1/4" not in terminal.text
+    assert cli("call", "shows", "steps").err == ""
+
+
+def test_failures_are_told_the_same_where_progress_is_shown(service, cli, showing):
+    service.obedient(timeouts={"call": 1})
+    service.server("upper", "sh", "-c", "read -r line; echo \"got $line\"", protocol="once")
+    for arguments, status, text in ((["call", "shows", "wether", "{}"], 3, "did you mean weather?"), (["call", "obedient", "fail"], 1, "failed"),
+                                    (["call", "obedient", "sleep", '{"seconds": 9}'], 5, "timeouts.call"),
+                                    (["call", "obedient", "sleep", '{"seconds": 9}', "--timeout=0.2"], 5, "--timeout=0.2"),
+                                    (["call", "nobody", "x"], 3, "mcp-exec list")):
+        terminal = cli.on_terminal(*arguments)
+        assert terminal.wait() == status and text in terminal.text, terminal.text
+    terminal = cli.on_terminal("request", "upper", "any", '{"a":1}')
+    assert terminal.wait() == 0 and r'got {\u0022a\u0022:1}' in terminal.text
+    terminal = cli.on_terminal("--color=never", "call", "upper", "any", '{"a":1}')
+    terminal.wait()
+    assert "progressToken" not in terminal.text, "only MCP has tokens"
+
+
 def test_top_until_q(service, cli):
     service.echo()
     service.echo("a-server-with-a-name-that-is-longer-than-others")
@@ -163,6 +231,7 @@ def test_completion_in_bash(service, cli, showing, tmp_path):
     shutil.copy(PROGRAM, tmp_path / "mcp-exec")
     (tmp_path / "rc").write_text(f"PS1='> '\nPATH={tmp_path}:$PATH\nbind 'set enable-bracketed-paste off'\n"
                                  f"source {REPO}/src/mcp-exec/completion.bash\n")
+    (cli.home / "arguments.json").write_text("{}")
     cli("tools", "shows")
     terminal = Terminal(["bash", "--noprofile", "--rcfile", str(tmp_path / "rc"), "-i"], cli.environment)
     try:
@@ -175,6 +244,17 @@ def test_completion_in_bash(service, cli, showing, tmp_path):
         terminal.wait_for("\nBonn\n")
         terminal.type("mcp-exec call shows arguments unit=cel\t\r")
         terminal.wait_for(re.escape('{"unit": "celsius"}'))
+        for typed, completed in (("mcp-exec call shows arguments te\t\t\t", r"text=\s+text_or_number="),
+                                 ("\x15mcp-exec call shows arguments text=1 text_\t2 fl\tt\t uni\t\t\t", r"celsius\s+fahrenheit"),
+                                 ("f\t\r", re.escape('{"text": "1", "text_or_number": 2, "flag": true, "unit": "fahrenheit"}')),
+                                 ("mcp-exec call --js\tshows wea\tci\t", re.escape("--json shows weather city=")),
+                                 ("\x15mcp-exec call shows \"wea\t", r'"weather"?'),
+                                 ("\x15mcp-exec logs -n 5 sh\t", "-n 5 shows "),
+                                 ("\x15mcp-exec --color=ne\tsta\t", "--color=never sta"),
+                                 ("\x15mcp-exec check \t", "arguments.json")):
+            terminal.raw = b""
+            terminal.type(typed)
+            terminal.wait_for(completed)
     finally:
         terminal.close()
 
@@ -195,5 +275,11 @@ def test_completion_in_zsh(service, cli, showing, tmp_path):
         terminal.wait_for("> ")
         terminal.type("mcp-exec call sh\tweath\tci\tBonn\r")
         terminal.wait_for("\nBonn\n")
+        terminal.type("mcp-exec call shows arguments unit=cel\t number=1 fl\ttr\t\r")
+        terminal.wait_for(re.escape('{"unit": "celsius", "number": 1, "flag": true}'))
+        terminal.type("mcp-exec call shows arguments unit=\t")
+        terminal.wait_for(r"unit=celsius(.|\n)*unit=fahrenheit")
+        terminal.type("\x15mcp-exec l\t")
+        terminal.wait_for(r"list  Show the servers")
     finally:
         terminal.close()

@@ -1,8 +1,11 @@
 """Code that means harm, or is merely unlucky: a result that says so, and a next call that notices nothing."""
 
 import os
+import shutil
 import signal
+import subprocess
 import time
+from importlib.machinery import EXTENSION_SUFFIXES
 
 import pytest
 from driver import is_alive, wait_for
@@ -19,9 +22,9 @@ def check_next(executor):
 
 # Code, arguments, and what its result shows.
 EVERYWHERE = {
-    "prints without end": ("while True: print('x' * 1000)", {"timeout": 0.3}, {"timed_out": True, "truncated": True}),
+    "prints without end": ("while True: print('x' * 1000)", {"timeout": 0.5}, {"timed_out": True, "truncated": True}),
     "prints to stderr without end": (
-        "import sys\nwhile True: sys.stderr.write('x' * 1000)", {"timeout": 0.3}, {"timed_out": True, "truncated": True}),
+        "import sys\nwhile True: sys.stderr.write('x' * 1000)", {"timeout": 0.5}, {"timed_out": True, "truncated": True}),
     "recurses": ("def f(): f()\nf()", {}, {"exception": "RecursionError"}),
     "recurses in repr": ("class V:\n    def __repr__(self): return repr(self)\nV()", {}, {"exception": "RecursionError"}),
     "exits": ("import sys; sys.exit(3)", {}, {"exit_code": 3, "exception": "SystemExit"}),
@@ -57,7 +60,7 @@ FORK = {
     "kills its group": ("import os; os.killpg(0, 9)", {}, {"signal": "SIGKILL"}),
     "kills its parent's group": ("import os; os.killpg(os.getpgid(os.getppid()), 9); 'still here'", {}, {"value": "'still here'"}),
     "stops its parent": ("import os, signal; os.kill(os.getppid(), signal.SIGSTOP); 1", {}, {"value": "1"}),
-    "stops itself": ("import os, signal; print('a', flush=True); os.kill(os.getpid(), signal.SIGSTOP)", {"timeout": 0.2},
+    "stops itself": ("import os, signal; print('a', flush=True); os.kill(os.getpid(), signal.SIGSTOP)", {"timeout": 0.5},
                      {"timed_out": True, "stdout": "a\n"}),
     "crashes": ("import ctypes; print('a', flush=True); ctypes.string_at(0)", {}, {"signal": "SIGSEGV", "stdout": "a\n"}),
     "aborts": ("import os; os.abort()", {}, {"signal": "SIGABRT"}),
@@ -69,8 +72,8 @@ FORK = {
     "reads every descriptor": (
         "import os\nfor fd in range(3, 1024):\n    try: os.set_blocking(fd, False); os.read(fd, 1000)\n    except OSError: pass\n1", {}, {"value": "1"}),
     "swallows interrupts": ("import time\nprint('a', flush=True)\nwhile True:\n    try: time.sleep(1000)\n    except BaseException: pass",
-                            {"timeout": 0.1}, {"timed_out": True, "stdout": "a\n", "signal": "SIGKILL"}),
-    "keeps the interpreter lock": ("import re; print('a', flush=True); re.match('(a+)+$', 'a' * 60 + 'b')", {"timeout": 0.1},
+                            {"timeout": 0.5}, {"timed_out": True, "stdout": "a\n", "signal": "SIGKILL"}),
+    "keeps the interpreter lock": ("import re; print('a', flush=True); re.match('(a+)+$', 'a' * 60 + 'b')", {"timeout": 0.5},
                                    {"timed_out": True, "stdout": "a\n"}),
     "sleeps in C": ("import ctypes; ctypes.CDLL(None).pause()", {"timeout": 0.1}, {"timed_out": True}),
     "sleeps in C for ever": ("import ctypes\nl = ctypes.CDLL(None)\nwhile True: l.pause()", {"timeout": 0.1}, {"timed_out": True}),
@@ -114,13 +117,11 @@ def test_fork(start):
     """One executor for all of it."""
     executor = start("fork")
     for name, case in FORK.items():
-        begun = time.monotonic()
         try:
             check(executor, *case)
             check_next(executor)
         except BaseException as error:
             raise AssertionError(name) from error
-        assert time.monotonic() - begun < 10, name
     assert executor.process.poll() is None
 
 
@@ -142,7 +143,7 @@ def test_the_end_of_the_interpreter_is_that_of_the_worker(start, isolation, code
 def test_code_that_cannot_be_stopped_is_answered_and_ends_the_worker(start, isolation):
     executor = start(isolation)
     code = "import time\nprint('a', flush=True)\nwhile True:\n    try: time.sleep(1000)\n    except BaseException: pass"
-    result = executor.run(code, timeout=0.1)
+    result = executor.run(code, timeout=0.5)
     assert result["timed_out"] and result["stdout"] == "a\n" and result["exit_code"] is None
     assert executor.end(close=False)[0] == 1
 
@@ -160,6 +161,24 @@ def test_threads_and_children_end_with_the_call(start, isolation, tmp_path):
     size = os.path.getsize(tmp_path / "alive")
     time.sleep(0.05)
     assert os.path.getsize(tmp_path / "alive") == size
+
+
+def test_a_crashing_extension(start, tmp_path):
+    """A module in C whose import crashes; in fork the call alone is lost, otherwise its worker."""
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler")
+    name = tmp_path / f"crashing{EXTENSION_SUFFIXES[0]}"
+    source = "void *PyInit_crashing(void) { *(volatile int *)0 = 1; return 0; }"
+    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", name], input=source, text=True, check=True)
+    executor = start("fork")
+    result = executor.run("print('before', flush=True)\nimport crashing")
+    assert (result["signal"], result["stdout"]) == ("SIGSEGV", "before\n") and "Segmentation fault" in result["stderr"]
+    check_next(executor)
+    for isolation in "shared", "reset", "fresh":
+        executor = start(isolation)
+        executor.start_run("import crashing")
+        assert executor.read_line() is None
+        assert executor.end(close=False)[0] == -signal.SIGSEGV
 
 
 def test_a_crash_says_where(start):

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 
 import pytest
 from driver import META, MODERN, PROGRAMS, SOURCE, is_alive, wait_for
@@ -70,22 +69,18 @@ def test_max_output(start, isolation):
 def test_timeout(start, isolation):
     executor = start(isolation)
     for code in "while True: pass", "import time; time.sleep(1000)":
-        begun = time.monotonic()
-        result = executor.run("print('before')\n" + code, timeout=0.1)
+        result = executor.run("print('before')\n" + code, timeout=0.5)
         assert result["timed_out"] and result["stdout"] == "before\n"
-        assert result["exception"]["type"] == "TimeoutError" and "longer than 0.1 s" in result["exception"]["message"]
-        assert time.monotonic() - begun < 3
+        assert result["exception"]["type"] == "TimeoutError" and "longer than 0.5 s" in result["exception"]["message"]
     assert executor.run("2+2", timeout=1000)["value"] == "4"
 
 
 @EACH
 def test_cpu_time(start, isolation):
     executor = start(isolation)
-    begun = time.monotonic()
     result = executor.run("print('before')\nwhile True: pass", cpu_time=0.2)
     assert result["timed_out"] and result["stdout"] == "before\n"
     assert "more than 0.2 s of CPU time" in result["exception"]["message"]
-    assert 0.15 < time.monotonic() - begun < 10
     assert not executor.run("import time; time.sleep(0.4)", cpu_time=0.2)["timed_out"]
     assert executor.run("1", cpu_time=0.2)["value"] == "1"
 

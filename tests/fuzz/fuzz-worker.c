@@ -154,9 +154,23 @@ static void on_line(void *userdata _unused_, Worker *worker, const char *line, s
         assert_true(worker && (line || size == 0));
 }
 
+static int on_bytes_wanted(void *userdata _unused_, uint64_t bytes _unused_, Failure *failure _unused_) {
+        return 0;
+}
+
+static void on_bytes_gone(void *userdata _unused_, uint64_t bytes _unused_) {
+}
+
+static bool on_request(void *userdata _unused_, Worker *worker _unused_, const McpMessage *message _unused_) {
+        return false;
+}
+
 static const PoolHandlers handlers = {
         .worker_wanted = on_wanted,
         .worker_gone = on_gone,
+        .bytes_wanted = on_bytes_wanted,
+        .bytes_gone = on_bytes_gone,
+        .request = on_request,
         .worker_added = on_worker,
         .worker_changed = on_worker,
         .worker_removed = on_removed,
@@ -412,7 +426,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         (void)signal(SIGPIPE, SIG_IGN);
         assert_true(sd_event_new(&fuzz.event) >= 0);
         configure(&fuzz, data[0]);
-        assert_true(pool_new(fuzz.event, &fuzz.launcher, fuzz.config, "uid:1", MCP_ERA_AUTO, &handlers, &fuzz,
+        assert_true(pool_new(fuzz.event, &fuzz.launcher, fuzz.config, "uid:1", 0, MCP_ERA_AUTO, &handlers, &fuzz,
                              &fuzz.pool) >= 0);
         act(&fuzz, 'c', NULL, 0);
 

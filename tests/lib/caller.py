@@ -1,5 +1,6 @@
 """A program that uses McpExec, on a bus connection of its own (python3-dbus)."""
 
+import fcntl
 import json
 import os
 import re
@@ -11,13 +12,14 @@ import dbus.bus
 import dbus.lowlevel
 from dbus.mainloop.glib import DBusGMainLoop
 
-from waiting import SLOWNESS, turn_loop
+from waiting import SLOWNESS, eventually, turn_loop
 
 NAME = "org.example.McpExec"
 PATH = "/org/example/McpExec"
 ROOT = "org.example.McpExec"
 SERVER = "org.example.McpExec.Server"
 WORKER = "org.example.McpExec.Worker"
+JOB = "org.example.McpExec.Job"
 ERROR = "org.example.McpExec.Error."
 PROPERTIES = "org.freedesktop.DBus.Properties"
 OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
@@ -91,6 +93,7 @@ class Pending:
         self.answers = 0
         self.finished = None
         self.started = time.monotonic()
+        self.take = plain
         self._result = self._error = None
 
     def succeed(self, *result):
@@ -114,7 +117,7 @@ class Pending:
             turn_loop(0.05)
         if self._error:
             raise self._error
-        return plain(self._result)
+        return self.take(self._result)
 
     @property
     def elapsed(self):
@@ -184,6 +187,13 @@ class Caller:
         except dbus.DBusException as error:
             raise CallFailed.of(error) from None
 
+    def raw(self, member, signature, *args, path=PATH, interface=ROOT, timeout=PATIENCE):
+        """The same, and the result as it is: file descriptors aren't taken."""
+        try:
+            return self.bus.call_blocking(self.name, path, interface, member, signature, args, timeout=timeout * SLOWNESS)
+        except dbus.DBusException as error:
+            raise CallFailed.of(error) from None
+
     def begin(self, member, signature, *args, path=PATH, interface=ROOT, timeout=PATIENCE, interactive=False):
         """One method call, not waited for; interactive: its caller may be asked for a password."""
         pending = Pending(interactive)
@@ -219,6 +229,52 @@ class Caller:
     def call_batch(self, server, *requests, **options):
         requests = dbus.Array([(method, _json(params)) for method, params in requests], signature="(ss)")
         return self.invoke("CallBatch", "sa(ss)", server, requests, **options)
+
+    def call_fd(self, server, method, params, **options):
+        """The bytes of the result. params: bytes, or a file descriptor."""
+        return read_fd(self.call_fd_raw(server, method, params, **options))
+
+    def call_fd_raw(self, server, method, params, patience=PATIENCE, **options):
+        """The result's file descriptor."""
+        return self.begin_fd(server, method, params, patience, **options).wait(patience)
+
+    def begin_fd(self, server, method, params, patience=PATIENCE, **options):
+        made = sealed(params) if isinstance(params, bytes) else None
+        try:
+            pending = self.begin("CallFd", "ssha{sv}", server, method, dbus.types.UnixFd(params if made is None else made),
+                                 variants(options), timeout=patience)
+        finally:
+            if made is not None:
+                os.close(made)
+        pending.take = lambda value: value.take()
+        return pending
+
+    def start_job(self, server, method, params="", **options):
+        """The job's path. timeout: in seconds."""
+        return self.invoke("StartJob", "sssa{sv}", server, method, _json(params), variants(options))
+
+    def start_tool_job(self, server, tool, arguments="", **options):
+        return self.start_job(server, "tools/call", arguments, tool=tool, **options)
+
+    def job(self, path):
+        return self.properties(path, JOB)
+
+    def job_done(self, path):
+        """The job's properties once it is done."""
+        return eventually(lambda: (job := self.job(path))["State"] != "running" and job, f"{path} is done", PATIENCE)
+
+    def jobs(self):
+        return {path: interfaces[JOB] for path, interfaces in self.objects().items() if JOB in interfaces}
+
+    def job_result(self, path):
+        """The bytes of the memfd that GetResult returns."""
+        return read_fd(self.raw("GetResult", "", path=path, interface=JOB).take())
+
+    def job_text(self, path):
+        return self.invoke("GetResultText", "", path=path, interface=JOB)
+
+    def cancel_job(self, path):
+        self.invoke("Cancel", "", path=path, interface=JOB)
 
     def notify(self, server, method, params=""):
         return self.invoke("Notify", "sss", server, method, _json(params))
@@ -298,6 +354,34 @@ class Caller:
                                               "GetConnectionUnixProcessID", "s", (self.name,)))
         except dbus.DBusException:
             return None
+
+
+def variants(options):
+    """Options as a{sv}; a timeout in seconds."""
+    types = {float: lambda value: dbus.UInt64(value * 1e6), int: lambda value: dbus.UInt64(value * 1e6), bool: dbus.Boolean}
+    return dbus.Dictionary({key: types.get(type(value), lambda value: value)(value) for key, value in options.items()},
+                           signature="sv")
+
+
+F_ADD_SEALS, F_GET_SEALS = 1033, 1034
+F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE = 1, 2, 4, 8
+
+
+def sealed(data=b"", seals=F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE):
+    """A memfd with these bytes."""
+    fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view):]
+    fcntl.fcntl(fd, F_ADD_SEALS, seals)
+    return fd
+
+
+def read_fd(fd):
+    """All of a file, from its start; closes it."""
+    with open(fd, "rb") as file:
+        file.seek(0)
+        return file.read()
 
 
 def _json(value):

@@ -134,3 +134,8 @@ def processor_time(pid):
     """Seconds of user and system time that the process has used."""
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def resident(pid):
+    """Bytes of memory that a process has in use, mapped files and all."""
+    return int((_read(pid, "statm") or "0 0").split()[1]) * os.sysconf("SC_PAGE_SIZE")

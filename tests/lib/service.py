@@ -25,6 +25,7 @@ REPO = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("MCP_EXEC_BUILD", REPO / "build"))
 DAEMON = os.environ.get("MCP_EXECD", str(BUILD / "src/mcp-execd"))
 ECHO_WORKER = os.environ.get("ECHO_WORKER", str(BUILD / "tests/workers/echo-worker"))
+BULK_WORKER = str(BUILD / "tests/bus/bulk-worker")
 PYTHON = "/usr/bin/python3"
 # Under a sanitizer memory says nothing: it is not given back at once.
 SANITIZED = Path(DAEMON).exists() and b"__asan_init" in Path(DAEMON).read_bytes()
@@ -51,10 +52,12 @@ class Service:
         self.config = folder / "config"
         self.config_dirs = [self.config]
         self.runtime = folder / "runtime"
+        self.cache = folder / "cache"
         self.log_file = folder / "mcp-execd.log"
         self.leaves_behind = False  # set by a test that expects to find something afterwards
         (self.config / "servers.d").mkdir(parents=True)
         self.runtime.mkdir(mode=0o700)
+        self.cache.mkdir(mode=0o700)
         folder.chmod(0o755)
         self.config.chmod(0o755)
         self.bus = PrivateBus(folder / "private-bus", kind, bus_limits)
@@ -86,6 +89,10 @@ class Service:
     def echo(self, name="echo", *args, **keys):
         """A server that answers at once."""
         return self.server(name, ECHO_WORKER, *args, **keys)
+
+    def bulk(self, name="bulk", *args, **keys):
+        """A server for large payloads: see bulk_worker.c."""
+        return self.server(name, BULK_WORKER, *args, **keys)
 
     def settings(self, **keys):
         return self.write("mcp-exec.json", json.dumps(keys))
@@ -125,6 +132,8 @@ class Service:
             variable: self.bus.address,
             "MCP_EXEC_TEST": self.token,
             "XDG_RUNTIME_DIR": str(self.runtime),
+            "XDG_CACHE_HOME": str(self.cache),
+            "CACHE_DIRECTORY": str(self.cache / "mcp-exec"),
             "ASAN_OPTIONS": f"log_path={self.folder}/sanitizer:abort_on_error=0:detect_leaks=1",
             "UBSAN_OPTIONS": f"log_path={self.folder}/sanitizer:print_stacktrace=1",
             **self.more_environment,

@@ -12,8 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "cli"))
 
 from command_line import Terminal  # noqa: E402
-from machine import PREFIX, run, run_as, systemctl, uid  # noqa: E402
-from waiting import eventually  # noqa: E402
+from machine import DENIED, PREFIX, run, run_as, systemctl, uid  # noqa: E402
+from waiting import SLOWNESS, eventually  # noqa: E402
 
 # Nobody here has a session bus.
 CLEAN = ("env", "-u", "DBUS_SESSION_BUS_ADDRESS", "-u", "XDG_RUNTIME_DIR")
@@ -95,6 +95,83 @@ def test_monitor_sees_what_its_user_may(machine, tmp_path):
         for process in watching:
             process.terminate()
             process.wait()
+
+
+class Client:
+    """mcp-exec stdio on pipes"""
+
+    def __init__(self, server, user=None):
+        words = [*CLEAN, "mcp-exec", "stdio", server]
+        self.process = subprocess.Popen(["runuser", "-u", user, "--", *words] if user else words, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def ask(self, number, method, **params):
+        message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        print(json.dumps(message), file=self.process.stdin, flush=True)
+        while (answer := json.loads(self.process.stdout.readline())).get("id") != number:
+            pass
+        return answer
+
+    def hello(self):
+        return self.ask("hello", "initialize", protocolVersion="2025-11-25", capabilities={},
+                        clientInfo={"name": "test", "version": "1"})
+
+    def end(self):
+        out, err = self.process.communicate(timeout=30 * SLOWNESS)
+        return self.process.returncode, out, err
+
+    def close(self):
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def stdio():
+    made = []
+
+    def make(*words, **options):
+        made.append(Client(*words, **options))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
+
+
+@pytest.mark.parametrize("user", [None, "carol"])
+def test_stdio(machine, stdio, user):
+    """The service is another user: it can't open what is theirs, and bytes are copied. Each has workers of its own."""
+    machine.obedient("obedient", access={"users": ["carol"]})
+    client = stdio("obedient", user=user)
+    assert client.hello()["result"]["serverInfo"]
+    for i in range(3):
+        answer = client.ask(i, "tools/call", name="echo", arguments={"message": f"{i} " + "x" * 100_000})
+        assert answer["result"]["content"][0]["text"] == f"{i} " + "x" * 100_000
+    assert machine.worker("obedient", owner=user or "root")["Calls"] >= 3
+    assert client.end() == (0, "", "")
+
+
+def test_stdio_that_is_denied(machine, stdio):
+    machine.python("python")
+    client = stdio("python", user="carol")
+    answer = client.hello()
+    assert answer["error"]["code"] == -32000 and answer["error"]["data"]["source"] == "mcp-exec"
+    assert answer["error"]["data"]["error"] in DENIED
+    status, _, err = client.end()
+    assert status == 4 and err.startswith("mcp-exec: ")
+
+
+def test_stdio_after_the_end_of_the_service(machine, stdio):
+    machine.obedient("obedient", access={"users": ["carol"]})
+    clients = [stdio("obedient", user=user) for user in (None, "carol")]
+    for client in clients:
+        client.hello()
+    machine.broker().kill()
+    for client in clients:
+        client.process.wait(30 * SLOWNESS)
+        status, out, err = client.end()
+        assert (status, out) == (7, "") and "session" in err
+    machine.may_fail = True
 
 
 def test_check_and_import_for_the_system(machine, tmp_path):

@@ -694,7 +694,7 @@ static void test_initialize(void) {
         Line line;
 
         line_begin(&line);
-        line_end(&line, mcp_append_initialize(&line.buffer, 3));
+        line_end(&line, mcp_append_initialize(&line.buffer, 3, 0));
         assert_number(line.message.kind, MCP_REQUEST);
         assert_number(line.message.number, 3);
         assert_true(json_equal(line.message.method, "initialize"));

@@ -222,7 +222,8 @@ static void test_problems(void) {
                        "sandbox: MemoryMaxx is none of the systemd properties that a server can set (did you mean "
                        "MemoryMax?)");
         assert_problem("private_network", "1",
-                       "sandbox: private_network is none of the systemd properties that a server can set");
+                       "sandbox: private_network is none of the systemd properties that a server can set (did you mean "
+                       "PrivateNetwork?)");
         assert_problem("PRIVATENETWORK", "true",
                        "sandbox: PRIVATENETWORK is none of the systemd properties that a server can set (did you mean "
                        "PrivateNetwork?)");

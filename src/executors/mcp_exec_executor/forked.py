@@ -10,29 +10,23 @@ import marshal
 import os
 import sys
 from _signal import SIGINT, SIGXCPU, default_int_handler, signal
-from os import P_ALL, WEXITED, WNOHANG, WNOWAIT, _exit, close, dup2, getpid, putenv, read, waitid, write
-from select import select
-from time import monotonic
+from os import P_ALL, WEXITED, WNOHANG, WNOWAIT, _exit, close, dup2, getpid, putenv, waitid, write
+from time import monotonic, sleep
 
-from .codec import encode
 from .descriptors import take
+from .frame import frame_of
 from .interpreter import Interrupted, Streams, Tracebacks, brief, evaluate, leave_fork
 from .output import STREAM_KEPT, Call, Capture, shorten
 from .nursery import Child
 from .processes import PR_SET_DUMPABLE, is_running, limit_cpu, list_children
-from .runner import frame_of
 from .standard import import_standard
 
 CPU_GRACE = 2  # seconds of CPU time until the kernel ends what the supervisor should have
-SAMPLE = marshal.dumps({"arguments": {"code": "print('', end='')\nNone"}, "secret": b""})
+SAMPLE = marshal.dumps({"arguments": {"code": "print(6 * 7)\n'value'"}, "secret": b""})
 INFINITE = float("inf")
 FILENAME = "<run-1>"
 run_exit_handlers = atexit._run_exitfuncs
 Module = type(sys)
-
-
-def make_call():
-    return Call(None, False, {})
 
 
 class Lines:
@@ -67,7 +61,6 @@ class PythonChild(Child):
         self.streams.renew()
         dup2(errors, 2)
         self.tracebacks = Tracebacks()
-        (self.resource,) = import_standard("resource")
         self.setup.hide_own_modules()
         if problem := self.setup.preload_modules():
             return problem
@@ -78,37 +71,45 @@ class PythonChild(Child):
         # For tracebacks, and only made where one is shown.
         self.tracebacks.linecache.cache[FILENAME] = Lines(self)
         self.environment = os.environ._data
-        self.call, self.main = make_call(), Module("__main__")
+        self.own_folder = self.environment.get(b"TMPDIR")
+        self.set_folder(self.own_folder or b"/tmp")  # so that a child changes little
+        self.call, self.main = Call(None, False, {}), Module("__main__")
         sys.modules["__main__"] = self.main
+        self.streams.detach()
         for _ in range(3):
             self.rehearse()
-        self.streams.detach()
         close(errors)
         for capture in captures:
             capture.close()
         return None
 
     def run(self, rehearse, folder, channel, stdout, stderr):
-        self.connect(channel, stdout, stderr)
         self.pid = getpid()
-        if folder:
-            # What os.environ does, in fewer steps.
-            self.environment[b"TMPDIR"] = folder
-            putenv(b"TMPDIR", folder)
         if rehearse:
             self.rehearse()  # nobody waits: has the pages copied that a call will change
+        self.connect(channel, stdout, stderr)
+        if folder:
+            self.set_folder(folder)
+        elif self.own_folder is None:
+            del os.environ["TMPDIR"]
         message = self.read_message()
         self.prctl(PR_SET_DUMPABLE, 1)
         gc.enable()
         self.send(self.run_call(message, self.call, self.main))
         # It will be killed: to leave at once would take time from the answer's way.
-        select((self.channel,), (), (), 1)
+        sleep(1)
         _exit(self.call.exit_code & 0xFF)
 
+    def set_folder(self, folder):
+        """What os.environ does, in fewer steps."""
+        self.environment[b"TMPDIR"] = folder
+        putenv(b"TMPDIR", folder)
+
     def rehearse(self):
-        """A call that leaves nothing."""
+        """A call that leaves nothing; what it prints goes to /dev/null."""
         self.prctl(PR_SET_DUMPABLE, 0)
-        self.run_call(marshal.loads(SAMPLE), make_call(), Module("__main__"))
+        self.run_call(marshal.loads(SAMPLE), self.call, self.main)
+        self.call.value = None
 
     def run_call(self, message, call, main):
         call.arguments = arguments = message["arguments"]
@@ -121,7 +122,7 @@ class PythonChild(Child):
             self.streams.give_stdin(arguments["stdin"])
         if "cpu_time" in arguments:
             call.cpu_limit = arguments["cpu_time"]
-            limit_cpu(self.resource, call.cpu_limit + CPU_GRACE)
+            limit_cpu(*import_standard("resource"), call.cpu_limit + CPU_GRACE)
         try:
             try:
                 self.interruptible = True
@@ -136,13 +137,13 @@ class PythonChild(Child):
         if getpid() != self.pid:
             leave_fork(call)
         self.count_left_behind(call)
-        return frame_of(message["secret"], encode(self.report(call)).encode("utf-8", "replace"))
+        return frame_of(message["secret"], self.report(call))
 
     def send(self, frame):
-        data = memoryview(frame)
         try:
-            while data:
-                data = data[write(self.channel, data) :]
+            sent = write(self.channel, frame)
+            while sent < len(frame):
+                sent += write(self.channel, memoryview(frame)[sent:])
         except OSError:
             _exit(self.call.exit_code & 0xFF)  # the code has closed it
 

@@ -11,17 +11,21 @@ from . import own_builtins as __builtins__  # noqa: F401
 
 import _socket
 import gc
-from _signal import SIG_DFL, SIG_IGN, SIG_SETMASK, SIGPIPE, SIGTERM, pthread_sigmask, signal
+from _signal import SIG_DFL, SIG_IGN, SIG_SETMASK, SIGKILL, SIGPIPE, SIGTERM, pthread_sigmask, signal
 from _socket import MSG_CMSG_CLOEXEC
-from array import array
+from _struct import Struct
 from marshal import loads
-from os import O_RDONLY, _exit, close, devnull, dup2, fork, getpid, open as open_fd, read, setsid, write
+from os import (O_CLOEXEC, O_RDONLY, _exit, close, devnull, dup2, fork, getpid, killpg, open as open_fd, pread,
+                read, setsid, waitpid, write)
 
 from .descriptors import lift, take
 from .processes import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, end_child, end_strangers, load_prctl
 
 MESSAGE_MAX = 4096
-FDS_SPACE = _socket.CMSG_SPACE(3 * array("i").itemsize)
+FIRST_READ = 4000  # more than most calls have; a buffer of much more would be mapped and unmapped each time
+CHILDREN_MAX = 400  # bytes of a list of children
+FDS = Struct("3i")
+FDS_SPACE = _socket.CMSG_SPACE(FDS.size)
 
 
 class Child:
@@ -41,9 +45,9 @@ class Child:
         self.prctl(PR_SET_CHILD_SUBREAPER, 1)  # orphans are this call's, and not another's
 
     def read_message(self):
-        data = b""
+        data = read(self.channel, FIRST_READ)
         while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "little"):
-            more = read(self.channel, 1 << 20)
+            more = data and read(self.channel, 1 << 20)
             if not more:
                 _exit(0)  # no call will come
             data += more
@@ -69,6 +73,7 @@ class Nursery:
         setsid_quietly()
         self.prctl(PR_SET_CHILD_SUBREAPER, 1)
         prefer_for_oom()
+        self.children = open_quietly("/proc/thread-self/children", O_RDONLY)
         # The children that wait inherit it: code of the same user can't look into them, or change them.
         self.prctl(PR_SET_DUMPABLE, 0)
         if problem := self.child.prepare():
@@ -79,7 +84,8 @@ class Nursery:
         gc.disable()
         try:
             self.control.send(b"ready")
-            self.loop(self.control.recvmsg, self.control.fileno())
+            self.control_fd = self.control.fileno()
+            self.loop(self.control.recvmsg, self.control_fd)
         except OSError:
             pass  # the supervisor is gone
         except Exception as error:
@@ -90,6 +96,7 @@ class Nursery:
     def loop(self, recvmsg, control):
         """Few objects are used here, and in what a child does first: a fork lets both processes copy each page that they
         change, and to use an object is to change it."""
+        unpack, known = FDS.unpack, self.known
         while True:
             text, ancillary, _, _ = recvmsg(MESSAGE_MAX, FDS_SPACE, MSG_CMSG_CLOEXEC)
             if not text:
@@ -102,27 +109,35 @@ class Nursery:
                 pid = fork()
             except OSError as error:
                 pid = -error.errno
-            fds = array("i", ancillary[0][2])
+            channel, stdout, stderr = unpack(ancillary[0][2])
             if pid == 0:
                 try:
                     setsid()
                     write(control, b"forked %b %d" % (number, getpid()))
                     close(control)
                     close(self.errors)
-                    self.child.run(command == b"prepare", folder, *fds)
+                    self.child.run(command == b"prepare", folder, channel, stdout, stderr)
                 finally:
                     _exit(1)
-            for fd in fds:
-                close(fd)
+            close(channel)
+            close(stdout)
+            close(stderr)
             if pid > 0:
-                self.known.add(pid)
+                known.add(pid)
             else:
                 write(control, b"forked %b %d" % (number, pid))
 
     def end(self, pid):
-        self.known.discard(pid)
-        status, count, clean = end_child(pid, self.known)
-        self.control.send(b"ended %d %d %d" % (pid, status, count))
+        known = self.known
+        known.discard(pid)
+        try:
+            killpg(pid, SIGKILL)
+            status, count, clean = waitpid(pid, 0)[1], 0, True
+            if self.children is None or pread(self.children, CHILDREN_MAX, 0).count(b" ") != len(known):
+                count, clean = end_strangers(known)
+        except OSError:  # it was about to make its group
+            status, count, clean = end_child(pid, known)
+        write(self.control_fd, b"ended %d %d %d" % (pid, status, count))
         if not clean:
             _exit(1)
 
@@ -149,3 +164,10 @@ def prefer_for_oom():
             file.write(str(max(score, 500)))
     except (OSError, ValueError):
         pass
+
+
+def open_quietly(path, flags):
+    try:
+        return take(open_fd(path, flags | O_CLOEXEC))
+    except OSError:
+        return None

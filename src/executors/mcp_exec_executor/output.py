@@ -10,6 +10,7 @@ from .descriptors import take
 STREAM_KEPT = 256 * 1024  # bytes of each stream: half from its start, half from its end
 STREAM_KEPT_MAX = 4 * 1024 * 1024
 PIPE_SIZE = 1024 * 1024
+CHUNK = 64 * 1024
 ANSWER_MAX = 1000 * 1000  # an inline D-Bus reply holds 1 MiB
 LARGE_ANSWER_MAX = 15 * 1000 * 1000  # for who asked for more than is usual: a worker's line holds 16 MiB
 SMALLEST_LIMIT = 4 * 1024
@@ -39,12 +40,12 @@ class Capture:
     def attach(self):
         dup2(self.writer, self.fd)
 
-    def drain(self, rounds=2 * PIPE_SIZE // 65536):
+    def drain(self, rounds=2 * PIPE_SIZE // CHUNK):
         """Reads what there is; with an end, even if it is written as fast as this reads. Returns whether that is all
         that will ever come."""
         for _ in range(rounds):
             try:
-                data = read(self.reader, 65536)
+                data = read(self.reader, CHUNK)
             except BlockingIOError:
                 return False
             if not data:
@@ -54,6 +55,8 @@ class Capture:
             self.head += data[:room]
             self.tail += data[room:]
             del self.tail[: max(0, len(self.tail) - self.kept // 2)]
+            if len(data) < CHUNK:
+                break  # there was no more
         return False
 
     def reset(self):

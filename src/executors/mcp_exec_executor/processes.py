@@ -18,10 +18,11 @@ def load_prctl():
         import ctypes
 
         function = ctypes.CDLL(None).prctl
-        function.argtypes = [ctypes.c_int] + 4 * [ctypes.c_ulong]
+        nothing = ctypes.c_ulong(0)
+        values = [ctypes.c_ulong(value) for value in range(2)]
     except Exception:
         return lambda option, value: -1
-    return lambda option, value: function(option, value, 0, 0, 0)
+    return lambda option, value: function(option, values[value], nothing, nothing, nothing)
 
 
 def limit_cpu(resource, seconds):

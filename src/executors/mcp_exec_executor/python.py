@@ -68,7 +68,7 @@ def main(own_paths):
         return Nursery(Python.name, int(sys.argv[2]), lambda nursery: PythonChild(setup, nursery)).serve()
     program = Python(setup.isolation)
     if setup.isolation == "fork":
-        from .supervisor import ForkingSupervisor
+        from .forking import ForkingSupervisor
 
         return ForkingSupervisor(program, setup.concurrency, ORIGINAL_ARGV, setup.environ).serve()
     setup.provide_site()

@@ -7,10 +7,10 @@ import marshal
 from os import close, pidfd_open, read, set_blocking, urandom, write
 
 from .codec import decode
+from .frame import FRAME_MAX, LENGTH_SIZE
 from .output import Capture
 
-FRAME_MAX = 24 * 1024 * 1024
-LENGTH_SIZE = 8
+CHUNK = 64 * 1024  # a larger buffer would be mapped and unmapped each time
 
 
 class Runner:
@@ -28,9 +28,10 @@ class Runner:
         self.folder = None, None
         self.unsent = b""
         self.received = bytearray()
-        self.ending = self.answered = False
+        self.ending = self.answered = self.killed = False
         self.unread = False  # whether its process has ended without reading what it was given
         self.own_child = False  # of the supervisor itself
+        self.made = 0.0  # when it was asked for
         self.new_captures()
 
     def new_captures(self):
@@ -77,12 +78,12 @@ class Runner:
 
     def receive(self):
         """Reads its channel. Returns a frame once it is complete, and whether anything can still come."""
-        for _ in range(16):
+        for _ in range(64):
             frame = self.received and self.find_frame()
             if frame:
                 return frame, True
             try:
-                data = read(self.channel, 1 << 18)
+                data = read(self.channel, CHUNK)
             except BlockingIOError:
                 return None, True
             except ConnectionResetError:
@@ -141,7 +142,3 @@ class Runner:
         close(self.channel)
         if self.pidfd is not None:
             close(self.pidfd)
-
-
-def frame_of(secret, data):
-    return secret + b"%08x" % len(data) + data

@@ -105,7 +105,7 @@ class ShellChild(Child):
 def main(own_paths):
     if len(sys.argv) == 3 and sys.argv[1] == "--nursery":
         return Nursery(Shell.name, int(sys.argv[2]), ShellChild).serve()
-    from .supervisor import ForkingSupervisor
+    from .forking import ForkingSupervisor
 
     concurrency = read_concurrency()
     environment = {name: value for name, value in os.environb.items() if not name.startswith(b"MCP_EXEC_")}

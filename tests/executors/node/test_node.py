@@ -540,9 +540,9 @@ STUCK = [
 @pytest.mark.parametrize("code", STUCK)
 def test_timeout(either, code):
     either.run("var x = 7")
-    result = either.run(f"console.log('begun');\n{code}", timeout=0.2)
+    result = either.run(f"console.log('begun');\n{code}", timeout=0.5)
     assert result["timed_out"] and result["stdout"].startswith("begun\n")
-    assert result["exception"]["type"] == "TimeoutError" and "0.2 s" in result["exception"]["message"]
+    assert result["exception"]["type"] == "TimeoutError" and "0.5 s" in result["exception"]["message"]
     assert (result["exit_code"], result["signal"]) == (None, "SIGKILL")
     is_shared = either.value("1") and result["context_lost"]
     result = either.run("typeof x")
@@ -842,8 +842,8 @@ def test_children_that_left_the_group_are_killed(request, isolation):
 
 
 def test_forged_messages_of_an_idle_runner(executor):
-    executor.run("setTimeout(() => { require('fs').writeSync(3, 'forged\\n') }, 1)")
-    time.sleep(0.1)
+    runner = int(executor.value("setTimeout(() => { require('fs').writeSync(3, 'forged\\n') }, 50); process.pid"))
+    wait_for(lambda: not is_alive(runner))
     result = executor.run("2+2")
     assert result["value"] == "4" and result["context_lost"]
 

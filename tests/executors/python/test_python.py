@@ -732,20 +732,20 @@ STUCK = [
 
 @pytest.mark.parametrize("code", STUCK)
 def test_timeout(executor, code):
-    result = executor.run(f"print('begun')\nx = 7\n{code}", timeout=0.1)
+    result = executor.run(f"print('begun')\nx = 7\n{code}", timeout=0.5)
     assert result["timed_out"]
     assert result["stdout"] == "begun\n"
     if "def " not in code:
         assert result["exception"]["type"] == "TimeoutError"
-        assert "0.1 s" in result["exception"]["message"]
+        assert "0.5 s" in result["exception"]["message"]
         assert 'File "<run-1>", line ' in result["exception"]["traceback"]
         assert "mcp-exec-python" not in result["exception"]["traceback"]
     assert executor.run("x")["value"] == "7"
 
 
 def test_timeout_not_reached(executor):
-    assert executor.run("2+2", timeout=0.5)["value"] == "4"
-    result = executor.run("import time; time.sleep(0.6); 'slept'")
+    assert executor.run("2+2", timeout=2)["value"] == "4"
+    result = executor.run("import time; time.sleep(2.2); 'slept'")
     assert result["value"] == "'slept'" and not result["timed_out"]
 
 
@@ -771,14 +771,14 @@ def test_swallowed_timeout_comes_again(executor, swallow):
 
 def test_code_that_never_stops_is_answered_and_ends_the_process(executor):
     code = "import time\nprint('begun')\nwhile True:\n    try:\n        time.sleep(1000)\n    except: pass"
-    result = executor.run(code, timeout=0.05)
+    result = executor.run(code, timeout=0.5)
     assert result["timed_out"] and result["stdout"] == "begun\n"
     assert result["exception"]["type"] == "TimeoutError"
     assert 'File "<run-1>", line ' in result["exception"]["traceback"]
     assert executor.read_line() is None
     status, said = executor.end(close=False)
     assert status == 1
-    assert said == "mcp-exec-python: the code ran longer than 0.05 s and did not stop within 3 s\n"
+    assert said == "mcp-exec-python: the code ran longer than 0.5 s and did not stop within 3 s\n"
 
 
 def test_native_code_that_keeps_the_lock_ends_the_process(executor):
@@ -928,13 +928,13 @@ def test_end_of_input_whatever_the_code_left(executor, code):
 
 
 @pytest.mark.parametrize(
-    "code", ["while True: pass", "import time; time.sleep(1000)", "import os; os.system('sleep 5')"]
+    "code", ["while True: pass", "import time; time.sleep(1000)", "import os; os.system('sleep 60')"]
 )
 def test_end_of_input_while_code_runs(executor, code, tmp_path):
     executor.wait_until_running(code, tmp_path / "running")
     begun = time.monotonic()
     assert executor.end() == (0, "")
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])

