@@ -149,5 +149,6 @@ struct Connection {
         size_t sent[64];                  /* what was last sent while something waited to be read: bytes */
         unsigned n_sent;
         bool greeted; /* has sent a message: what comes before the answer to Hello would be taken for that */
+        bool heavy;   /* has sent a large message */
         bool closing;
 };

@@ -17,6 +17,7 @@
 #define LOOK_TIME (1 * USEC_PER_MSEC)    /* until the count is looked at again, when sd-bus has read */
 #define MESSAGE_MAX (16 << 20)           /* bytes, as on the bus */
 #define SMALL_MAX (1 << 20)
+#define HEAVY_SIZE (1 << 16)
 #define LARGE_PER_USER_MAX (64 << 20) /* of all messages beyond SMALL_MAX that come in from one user's connections */
 
 #define FIXED_HEADER 16 /* bytes that tell a message's size (D-Bus specification, Message Format) */
@@ -60,6 +61,7 @@ static uint64_t large_of_user(const Connection *connection) {
 
 static void check_size(Connection *connection, uint64_t size) {
         connection->incoming = MAX(connection->incoming, size);
+        connection->heavy = connection->heavy || size > HEAVY_SIZE;
         if (size > MESSAGE_MAX)
                 private_close_soon(connection, "its message is too large");
         else if (size > SMALL_MAX && large_of_user(connection) > LARGE_PER_USER_MAX)

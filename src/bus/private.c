@@ -52,8 +52,8 @@ static Connection *connection_free(Connection *connection) {
         sd_event_source_disable_unref(connection->connected_source);
         sd_event_source_disable_unref(connection->queue_source);
         sd_bus_close_unref(connection->bus);
-        /* Answers that weren't read lie between all else: the heap doesn't shrink by itself. */
-        if (connection->n_sent > 0)
+        /* Large messages lie between all else: the heap doesn't shrink by itself. */
+        if (connection->heavy || connection->n_sent > 0)
                 (void)malloc_trim(0);
         safe_close(connection->fd);
         safe_close(connection->pidfd);

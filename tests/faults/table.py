@@ -53,7 +53,7 @@ ROWS = [
          "bus/test_hostile_workers.py::test_a_worker_that_never_reads"),
         ("worker-stderr-flood", "4 MB of stderr in a call", "the call has its answer; the log is bounded",
          "bus/test_hostile_workers.py::test_a_flood_on_stderr"),
-        ("worker-drips", "an answer of one byte each tenth of a second", "within its deadline it is an answer",
+        ("worker-drips", "an answer of twenty bytes a second", "within its deadline it is an answer",
          "faults/test_workers.py::test_fault[drips-within-time]"),
         ("worker-drips-for-ever", "the same, too slow", "Timeout; it is replaced", "faults/test_workers.py::test_fault[drips-for-ever]"),
         ("worker-grandchildren", "processes that keep its pipes open", "they go with their worker, however it ended",

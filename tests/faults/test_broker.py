@@ -86,7 +86,7 @@ def test_a_storm_of_sighup(service, onlooker):
             os.kill(daemon.pid, signal.SIGHUP)
             signals += 1
             time.sleep(0.001)
-        seen.look(2)
+        seen.look()
     report = report_of(process, 60)
     check(report)
     assert report["failed"] == 0, report["errors"]

@@ -1,7 +1,7 @@
 """One user does his worst (attacker.py); the small calls of another come through. See docs/reliability.md.
 
-MCP_EXEC_TEST_RATIO=3 also wants the median to be less than three times what it is without him: on a machine where nothing
-else runs. The ratio is printed in any case (-rP).
+Each within 5 s, on whatever machine. MCP_EXEC_TEST_RATIO=3 wants each within 1 s, and their median less than three times
+what it is without him: for a machine where nothing else runs. The ratio is printed in any case (-rP).
 """
 
 import os
@@ -17,7 +17,7 @@ from service import PYTHON, SANITIZED
 from waiting import SLOWNESS, eventually
 
 RATIO = float(os.environ.get("MCP_EXEC_TEST_RATIO", "0"))
-CALLS = int(os.environ.get("MCP_EXEC_TEST_PROBES", "100"))
+CALLS = int(os.environ.get("MCP_EXEC_TEST_PROBES", "60"))
 MIB = 1024 * 1024
 ATTACKER = os.path.join(os.path.dirname(__file__), "attacker.py")
 
@@ -37,6 +37,8 @@ def service(make_service):
     """On a bus with the limits of the system's."""
     if os.getuid() != 0:
         pytest.skip("only root can be several users")
+    if SANITIZED:
+        pytest.skip("times say nothing under a sanitizer")
     service = make_service(system=True, bus_limits="", private=True)
     service.log_level = "error"
     service.run_directly()
@@ -70,7 +72,7 @@ def test_another_users_call_comes_through(service, mood, way):
         attacker.stdout.close()
     print(f"{mood} on the {way}: median {alone['median'] * 1e3:.2f} ms alone, {beside['median'] * 1e3:.2f} ms beside: "
           f"{beside['median'] / alone['median']:.1f} times; the slowest {beside['slowest'] * 1e3:.0f} ms")
-    assert beside["slowest"] < 1 * SLOWNESS
+    assert beside["slowest"] < (1 if RATIO else 5) * SLOWNESS
     assert not RATIO or beside["median"] < RATIO * alone["median"]
 
     # Nothing of him is left.

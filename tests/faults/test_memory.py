@@ -44,12 +44,13 @@ class Sweep:
         self.losses = 0
         self.failures = {}
         self.starts = 0
+        self.patience = 8
 
     def start(self):
         self.daemon = self.service.run_directly()
         self.starts += 1
         self.caller = self.service.caller()
-        self.caller.patience = 8
+        self.caller.patience = self.patience
         self.caller.call_tool("echo", "echo", {"message": "warm"})
 
     def alive(self):
@@ -150,12 +151,16 @@ def test_a_listing(sweep):
 
 
 def test_errors(sweep):
+    """Here an answer may be missing: libsystemd (252) drops the error of a handler where it has no memory to send it."""
     def errors(caller):
         for args in (("nowhere", "echo", ""), ("echo", "echo", "{"), ("echo", "nothing", "{}")):
             with pytest.raises(CallFailed) as caught:
                 caller.call_tool(*args)
             check_failure(caught.value, (*MEANWHILE, "InvalidJson", "Remote"))
+            if caught.value.name.endswith("NoReply"):
+                return
 
+    sweep.patience = 1 * SLOWNESS
     sweep(errors)
 
 
@@ -173,6 +178,8 @@ def test_a_workers_death(sweep):
     def death(caller):
         with pytest.raises(CallFailed) as caught:
             caller.call_tool("echo", "die", {})
+        if caught.value.name.endswith("NoReply"):
+            raise caught.value
         check_failure(caught.value, (*MEANWHILE, "Remote"))
 
     def killed(caller):

@@ -10,7 +10,7 @@ from waiting import SLOWNESS
 
 CALLS = int(os.environ.get("MCP_EXEC_TEST_CALLS", "10000"))
 SEED = int(os.environ.get("MCP_EXEC_TEST_SEED", time.time_ns() % 1_000_000))
-SECONDS = 10
+SECONDS = 6
 
 
 @pytest.mark.slow

@@ -140,8 +140,8 @@ def test_an_idempotent_call_is_sent_once_more(service, onlooker):
     onlooker()
     caller = service.caller()
     call = caller.begin_tool("faulty", "sleep", {"seconds": 1.0, "message": "again"})
-    process = Process.of(eventually(lambda: [worker["Pid"] for worker in caller.workers("faulty") if worker["InFlight"]], "it runs")[0])
-    process.kill()
+    eventually(lambda: journal.exists() and '"sleep"' in journal.read_text(), "it has arrived")
+    Process.of(caller.workers("faulty")[0]["Pid"]).kill()
     assert "again" in call.wait()
     assert journal.read_text().count('"sleep"') == 2
 

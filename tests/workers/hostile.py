@@ -551,13 +551,13 @@ def late(server):
 
 @mood("drip")
 def drip(server):
-    """Once `echo` was called, writes one byte a tenth of a second."""
+    """Once `echo` was called, writes twenty bytes a second."""
     write, left, started = server.write, bytearray(), []
 
     def byte():
         if left:
             write(bytes([left.pop(0)]))
-        server.after(0.1, byte)
+        server.after(0.05, byte)
 
     def start(request):
         if request["params"]["name"] == "echo" and not started:
