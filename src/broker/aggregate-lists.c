@@ -18,7 +18,7 @@
 
 /* One list of one server */
 typedef struct Part {
-        Gather *gather = NULL;
+        Gather *gather;
         SessionServer *server;
         ListKind kind;
         enum { PART_WAITING, PART_ASKED, PART_DONE } state;
