@@ -214,16 +214,16 @@ static void on_line(void *userdata, const char *line, size_t size) {
 
 static void on_oversized(void *userdata, const char *piece, size_t size, bool last) {
         Session *session = userdata;
-        JsonSlice id = {};
+        JsonPiece id = {};
         RpcKind kind;
 
         rpc_id_finder_feed(&session->oversized, piece, size);
         if (!last)
                 return;
 
-        kind = rpc_id_finder_result(&session->oversized, &id);
+        kind = rpc_id_finder_result(&session->oversized, &id.text);
         if (kind != RPC_ANSWER)
-                session_reply_error(session, (JsonPiece){ id, NULL }, RPC_INVALID_REQUEST,
+                session_reply_error(session, id, RPC_INVALID_REQUEST,
                                     "The line is longer than the server's limits.message");
         session->oversized = (RpcIdFinder){};
 }

@@ -176,9 +176,10 @@ int status_connect_bus(Cli *cli) {
 }
 
 const char *short_error_name(const char *name) {
-        size_t prefix = strlen(BUS_ERROR(""));
+        static const char prefix[] = BUS_ERROR("");
+        size_t size = strlen(prefix);
 
-        return strncmp(name, BUS_ERROR(""), prefix) == 0 ? name + prefix : name;
+        return strlen(name) > size && memcmp(name, prefix, size) == 0 ? name + size : name;
 }
 
 int status_of_error_name(const char *name) {
