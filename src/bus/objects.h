@@ -1,5 +1,6 @@
 #pragma once
 
+#include "bus/peers.h"
 #include "bus/service.h"
 
 /* The bus tree as a table, which the objects' files fill. */
@@ -26,7 +27,20 @@ char *server_object_path(const Server *server);
 char *worker_object_path(const Worker *worker);
 char *job_object_path(const Job *job);
 
+/* A method call that is answered later */
+typedef struct Pending {
+        Service *service;
+        sd_bus_message *message; /* referenced */
+} Pending;
+
+Pending *pending_new(Service *service, sd_bus_message *message); /* NULL when out of memory */
+Pending *pending_free(Pending *pending);
+
+/* The server that a method shall use: 0, or an error, and the call's record is written. */
+int root_find_used(Service *service, const Question *question, Server **ret, sd_bus_error *error);
+
 /* Methods of the root object that have files of their own */
+int method_call_batch(sd_bus_message *message, void *userdata, sd_bus_error *error);
 int method_call_fd(sd_bus_message *message, void *userdata, sd_bus_error *error);
 int method_start_job(sd_bus_message *message, void *userdata, sd_bus_error *error);
 
