@@ -4,6 +4,7 @@ Each section has a service of its own, whose user has a home of its own.
 """
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from service import BUILD, REPO
 from waiting import SLOWNESS
 
 DOCUMENT = REPO / "docs/servers.md"
+SETTINGS = "~/.config/mcp-exec"
 
 # No Docker engine runs where the tests do. This stands for its client: it takes no arguments but those of the document, in a
 # container of that name, and executes the command that would run inside.
@@ -72,7 +74,9 @@ def test_a_section(service, home, section):
     service.start_bus()
     assert service.caller().reload() == []
 
-    check(service, PREAMBLE, section)
+    for _, command, output in section.of("command"):
+        printed = run(service, home, command)
+        assert expected(output).fullmatch(printed), f"$ {command}\n{printed}\n--- is not ---\n" + "\n".join(output)
 
 
 def test_every_server_is_called():

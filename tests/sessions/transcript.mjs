@@ -16,10 +16,10 @@ const ID = /[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\b[0-9a
 const TIME = /\d{1,2}:\d{2}:\d{2}(\s[AP]M)?/g;
 const DATE = /\d{4}-\d{2}-\d{2}T[\d:.]+Z/g;
 
-/** Whether that is the progress of something with so many steps. The last ones may be missing: the SDKs' clients look at an
+/** True where that is the progress of something with so many steps; else what it was. The last ones may be missing: the SDKs' clients look at an
  *  answer before they look at what came just ahead of it. */
 export const isProgress = (list, total) =>
-    list.every((one, i) => one.progress === i + 1 && one.total === total && Object.keys(one).length === 2) && list.length <= total;
+    (list.every((one, i) => one.progress === i + 1 && one.total === total && Object.keys(one).length === 2) && list.length <= total) || list;
 
 export class Transcript {
     #steps = [];
