@@ -18,8 +18,15 @@ const DATE = /\d{4}-\d{2}-\d{2}T[\d:.]+Z/g;
 
 /** True where that is the progress of something with so many steps; else what it was. The last ones may be missing: the SDKs' clients look at an
  *  answer before they look at what came just ahead of it. */
-export const isProgress = (list, total) =>
-    (list.every((one, i) => one.progress === i + 1 && one.total === total && Object.keys(one).length === 2) && list.length <= total) || list;
+export const isProgress = (list, total) => {
+    const own = list.filter((one) => !isRound(one));
+
+    return (own.every((one, i) => one.progress === i + 1 && one.total === total && Object.keys(one).length === 2) && own.length <= total) || list;
+};
+
+/** What a stateless client tells of as progress: a round of questions. A server that asks for roots some time after its start
+ *  asks in the midst of whatever call is under way. */
+export const isRound = (one) => one.message?.startsWith('Fulfilling input required');
 
 export class Transcript {
     #steps = [];
