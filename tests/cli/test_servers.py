@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 
 import pytest
@@ -139,7 +140,7 @@ def test_rates_of_top(service, cli):
     service.obedient()
     call = cli.start("call", "obedient", "sleep", '{"seconds": 30}')
     busy = subprocess.Popen(["bash", "-c", f"while :; do '{PROGRAM}' -q call obedient sleep '{{\"seconds\": 0.05}}' || exit; done"],
-                            env=cli.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                            env=cli.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         def rates():
             row = next(line for line in cli("top").out.splitlines() if line.startswith("obedient"))
@@ -148,9 +149,19 @@ def test_rates_of_top(service, cli):
         row = eventually(rates, "there are rates")
         assert float(row[4]) > 0 and 50 <= float(row[6]) < 5000 and int(row[8]) >= 1, row
     finally:
+        os.killpg(busy.pid, signal.SIGTERM)  # with the call that it is at, which would start the service again
         for process in (busy, call):
             process.terminate()
             process.communicate()
+        eventually(lambda: not group_is_there(busy.pid), "the loop and its calls have ended")
+
+
+def group_is_there(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_monitor(service, cli):
