@@ -6,7 +6,7 @@ packages_build=(gcc=gcc pkg-config=pkgconf meson=meson ninja=ninja-build libc6-d
 packages_demo=(dbus-daemon=dbus-daemon busctl=systemd python3=python3)
 packages_check=(python3-pytest python3-pytest-xdist python3-pytest-timeout python3-gi python3-dbus python3-dasbus
     python3-dbus-next python3-jeepney python3-yaml gjs gdbus=libglib2.0-bin dbus-send=dbus-bin dbus-broker-launch=dbus-broker systemd polkitd dbus-user-session node=nodejs npm=npm
-    scdoc=scdoc zsh=zsh)
+    scdoc=scdoc zsh=zsh go=golang-go golang-dbus-dev)
 
 # Say what is missing and install it: as root, else through sudo, else say how.
 need_packages() {
