@@ -20,9 +20,9 @@ class Process:
         return cls(pid, int(fields[19])) if fields else None
 
     def alive(self):
-        """Running: neither gone nor a zombie."""
+        """Running: neither gone nor a zombie, nor (X) one that is being reaped just now."""
         fields = _stat(self.pid)
-        return bool(fields) and int(fields[19]) == self.started and fields[0] != "Z"
+        return bool(fields) and int(fields[19]) == self.started and fields[0] not in "ZX"
 
     def state(self):
         """The letter of /proc/PID/stat (R, S, T, Z, ...), or None."""
