@@ -40,7 +40,7 @@ def test_killed_again_and_again_under_load(service, caller):
     process = hammer(service, server="echo", tool="echo", callers=4, calls=CALLS, window=4, pause="0-4000", timeout=int(100 * SLOWNESS))
     kills = 0
     while process.poll() is None:
-        settle(0.3 * SLOWNESS)
+        settle(0.3)
         daemon = service.daemon()
         if daemon and kills < 5:
             daemon.kill(signal.SIGKILL)
@@ -62,7 +62,7 @@ def test_sigterm_under_load_drains(service, caller):
                      pause="0-20000", timeout=int(100 * SLOWNESS))
     daemons = {service.daemon()}
     while process.poll() is None:
-        settle(0.7 * SLOWNESS)
+        settle(0.4)
         daemon = service.daemon()
         if daemon and len(daemons) < 4:
             daemon.kill(signal.SIGTERM)
