@@ -1,6 +1,7 @@
 #pragma once
 
 #include "bus/service.h"
+#include "bus/turns.h"
 
 /* Who calls, and what that one may do. */
 
@@ -9,6 +10,7 @@ typedef struct Peer {
         Connection *connection; /* NULL: it is on the bus */
         TAILQ_HEAD(, Verdict) verdicts;
         unsigned n_verdicts;
+        Turn turn;
 
         /* On the bus: bytes that it was sent, and of these the ones that it is known to have taken */
         Service *service;
@@ -115,6 +117,8 @@ int private_listen(Service *service);
 void private_pause(Service *service); /* new connections wait for the next service */
 void private_done(Service *service);
 void private_resumed(Service *service, sd_bus *bus); /* a message was put back into the queue of bus */
+const Client *private_client(const Service *service, const sd_bus *bus); /* NULL: there is none */
+void private_pause_reading(Connection *connection, bool pause);
 
 /* unread.c: what the clients on the bus haven't read */
 

@@ -3,6 +3,7 @@
 #include <systemd/sd-bus.h>
 
 #include "broker/manager.h"
+#include "bus/turns.h"
 
 typedef struct Service Service;
 typedef struct Connection Connection;
@@ -36,6 +37,8 @@ struct Service {
 
         Client *caller;        /* of the method call that is being dispatched */
         const uid_t *audience; /* who sees the signal that is being written; NULL: none is */
+        Turns turns;
+        unsigned n_resumed; /* messages that were put back into the queue of the bus */
         TAILQ_HEAD(, Stranger) strangers;
         unsigned n_strangers;       /* connections that have called, and aren't known yet */
         TAILQ_HEAD(, Check) checks; /* messages that wait for polkit, or to be dispatched again */

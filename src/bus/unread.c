@@ -168,6 +168,10 @@ void peers_sent(Service *service, sd_bus_message *request, size_t bytes) {
         private_sent(service, bus, bytes);
         if (client)
                 unread_add(service, client, bytes);
+        else
+                client = private_client(service, bus);
+        if (client)
+                turns_charge(service, client, bytes);
 }
 
 bool unread_takes_signals(const Service *service, const Client *client) {
