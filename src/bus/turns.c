@@ -16,7 +16,7 @@
 #define READ_TIME (200 * USEC_PER_MSEC / 1000) /* usec for which a turn of the loop reads what is there */
 #define DIRECT_MAX 4                           /* messages of a connection that are served at once, a round */
 #define DIRECT_USER_MAX 8
-#define BACKLOG (32 << 10)              /* bytes in the socket: more than calls have that wait for their answers */
+#define BACKLOG (4 << 10)               /* bytes in the socket: some ten calls */
 #define ACTIVE_TIME (USEC_PER_SEC / 10) /* somebody calls who has called within it */
 #define LARGE ((size_t)16 << 10)        /* bytes */
 #define REST_NSEC 12                    /* for each byte of what is large: some three times what it takes to serve */
