@@ -217,15 +217,15 @@ static void on_oversized(void *userdata, const char *piece, size_t size, bool la
         JsonPiece id = {};
         RpcKind kind;
 
-        rpc_id_finder_feed(&session->oversized, piece, size);
+        id_finder_feed(&session->oversized, piece, size);
         if (!last)
                 return;
 
-        kind = rpc_id_finder_result(&session->oversized, &id.text);
+        kind = rpc_found_id(&session->oversized, &id.text);
         if (kind != RPC_ANSWER)
                 session_reply_error(session, id, RPC_INVALID_REQUEST,
                                     "The line is longer than the server's limits.message");
-        session->oversized = (RpcIdFinder){};
+        session->oversized = (IdFinder){};
 }
 
 const LineHandlers session_input = {

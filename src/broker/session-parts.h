@@ -157,7 +157,7 @@ struct Session {
         char *elicitations[SESSION_ELICITATIONS_MAX]; /* that it was asked out of band: the last ones' ids, as JSON */
         unsigned n_elicitations;
 
-        RpcIdFinder oversized; /* a line over the limit, as it goes by */
+        IdFinder oversized; /* a line over the limit, as it goes by */
         uint64_t dropped;      /* notifications */
 };
 

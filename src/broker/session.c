@@ -213,10 +213,11 @@ static void on_ended(void *userdata) {
         if (session->state != SESSION_OPEN)
                 return;
 
+        /* The last answers go first: with the last call that waits for its client the session closes. */
         session->state = SESSION_ENDED;
+        session_end_listens(session);
         session_ask_end(session);
         session_refuse_questions(session, "the client has ended its session");
-        session_end_listens(session);
         session_update(session);
 }
 

@@ -123,12 +123,11 @@ static int control_parse(const char *line, size_t size, unsigned depth_max, McpM
         return 0;
 }
 
-static void control_find_id(IdFinder *finder, const char *data, size_t size) {
-        control_id_finder_feed(&finder->control, data, size);
-}
-
 static bool control_found_id(const IdFinder *finder, uint64_t *ret) {
-        return control_id_finder_result(&finder->control, ret);
+        const IdFinderLevel *level = &finder->levels[finder->levels[1].has_request_id ? 1 : 0];
+
+        return id_finder_whole(finder) && finder->control_response &&
+               read_id((JsonSlice){ level->request_id, level->request_id_size }, ret);
 }
 
 const WireProtocol control_protocol = {
@@ -137,6 +136,5 @@ const WireProtocol control_protocol = {
         .append_request = control_append_request,
         .append_cancelled = control_append_cancelled,
         .parse = control_parse,
-        .find_id = control_find_id,
         .found_id = control_found_id,
 };

@@ -90,96 +90,9 @@ int mcp_parse(const char *line, size_t size, unsigned depth_max, McpMessage *ret
         return 0;
 }
 
-static void finder_token_done(McpIdFinder *finder) {
-        finder->token[MIN(finder->token_size, sizeof(finder->token) - 1)] = 0;
-
-        if (finder->behind_colon) {
-                if (finder->key_is_id)
-                        finder->found =
-                                json_unsigned((JsonSlice){ finder->token, finder->token_size }, &finder->number);
-        } else {
-                finder->key_is_id = streq(finder->token, "id");
-                if (streq(finder->token, "result") || streq(finder->token, "error"))
-                        finder->answer = true;
-        }
-
-        finder->token_size = 0;
-}
-
-static void finder_token_add(McpIdFinder *finder, char c) {
-        if (finder->depth == 1 && finder->token_size < sizeof(finder->token))
-                finder->token[finder->token_size++] = c;
-}
-
-void mcp_id_finder_feed(McpIdFinder *finder, const char *data, size_t size) {
-        for (size_t i = 0; i < size; i++) {
-                char c = data[i];
-
-                if (finder->depth == 0 && c != ' ' && c != '\t' && c != '\r') {
-                        finder->more = finder->more || finder->began || c != '{';
-                        finder->began = true;
-                }
-
-                if (finder->in_string) {
-                        if (finder->escaped)
-                                finder->escaped = false;
-                        else if (c == '\\')
-                                finder->escaped = true;
-                        else if (c == '"') {
-                                finder->in_string = false;
-                                /* A string is no id of ours, but it may be a key. */
-                                if (finder->depth == 1 && !finder->behind_colon)
-                                        finder_token_done(finder);
-                                continue;
-                        }
-                        if (!finder->behind_colon)
-                                finder_token_add(finder, c);
-                        continue;
-                }
-
-                switch (c) {
-                case '"':
-                        finder->in_string = true;
-                        finder->token_size = 0;
-                        break;
-                case '{':
-                case '[':
-                        finder->depth++;
-                        finder->token_size = 0;
-                        break;
-                case '}':
-                case ']':
-                case ',':
-                        if (finder->depth == 1) {
-                                if (finder->behind_colon && finder->token_size > 0)
-                                        finder_token_done(finder);
-                                finder->behind_colon = false;
-                        }
-                        if (c != ',' && finder->depth > 0)
-                                finder->depth--;
-                        break;
-                case ':':
-                        if (finder->depth == 1) {
-                                finder->behind_colon = true;
-                                finder->token_size = 0;
-                        }
-                        break;
-                case ' ':
-                case '\t':
-                case '\r':
-                        break;
-                default:
-                        finder_token_add(finder, c);
-                }
-        }
-}
-
-bool mcp_id_finder_result(const McpIdFinder *finder, uint64_t *ret) {
-        if (!finder->found || !finder->answer || finder->depth > 0 || finder->more)
-                return false;
-
-        *ret = finder->number;
-        return true;
+bool mcp_found_id(const IdFinder *finder, uint64_t *ret) {
+        return id_finder_whole(finder) && finder->has_outcome && !finder->has_method &&
+               json_unsigned((JsonSlice){ finder->id, finder->id_size }, ret);
 }
 
 static int finish(Buffer *buffer, size_t before, int r) {
@@ -280,14 +193,6 @@ int mcp_append_method_not_found(Buffer *buffer, JsonSlice id) {
         return append_answer(buffer, id, ",\"error\":{\"code\":-32601,\"message\":\"Method not found\"}");
 }
 
-static void mcp_find_id(IdFinder *finder, const char *data, size_t size) {
-        mcp_id_finder_feed(&finder->mcp, data, size);
-}
-
-static bool mcp_found_id(const IdFinder *finder, uint64_t *ret) {
-        return mcp_id_finder_result(&finder->mcp, ret);
-}
-
 const WireProtocol mcp_protocol = {
         .name = "mcp",
         .read_params = mcp_params_read,
@@ -295,6 +200,5 @@ const WireProtocol mcp_protocol = {
         .append_cancelled = mcp_append_cancelled,
         .append_notification = mcp_append_notification,
         .parse = mcp_parse,
-        .find_id = mcp_find_id,
         .found_id = mcp_found_id,
 };

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "wire/json.h"
+#include "wire/id-finder.h"
 
 /* The Model Context Protocol's messages as bytes: JSON-RPC 2.0, one object a line.
  * https://modelcontextprotocol.io/specification, revisions 2024-11-05 to 2026-07-28. */
@@ -40,23 +40,8 @@ typedef struct McpMessage {
 /* 0, also for noise; -EBADMSG or -E2BIG as json_scan(). */
 int mcp_parse(const char *line, size_t size, unsigned depth_max, McpMessage *ret, JsonError *error);
 
-/* Finds the id in a message that can't be parsed, because it is too long to be held or not valid, fed in pieces:
- * follows strings and brackets alone. Zero-initialise. */
-typedef struct McpIdFinder {
-        unsigned depth;
-        bool began, more; /* the object; something else around it */
-        bool in_string, escaped, behind_colon;
-        char token[24];
-        size_t token_size;
-        bool key_is_id, answer, found;
-        uint64_t number;
-} McpIdFinder;
-
-void mcp_id_finder_feed(McpIdFinder *finder, const char *data, size_t size);
-
-/* Whether the bytes look like a whole object that answers request *ret: one that was cut off, or has other text around
- * it, is no attempt of an answer. */
-bool mcp_id_finder_result(const McpIdFinder *finder, uint64_t *ret);
+/* At the end of a line that can't be parsed: whether its bytes look like a whole object that answers request *ret. */
+bool mcp_found_id(const IdFinder *finder, uint64_t *ret);
 
 typedef struct McpClient McpClient; /* translate.h */
 

@@ -2,30 +2,6 @@
 
 #include "wire/mcp.h"
 
-/* As McpIdFinder: finds the request_id of a control_response that can't be parsed. */
-typedef struct ControlIdLevel {
-        unsigned key;
-        bool behind_colon, has_id, ours;
-        uint64_t number;
-} ControlIdLevel;
-
-typedef struct ControlIdFinder {
-        unsigned depth;
-        bool began, more; /* the object; something else around it */
-        bool in_string, escaped, in_response, answer;
-        char token[24];
-        size_t token_size;
-        ControlIdLevel levels[2];
-} ControlIdFinder;
-
-void control_id_finder_feed(ControlIdFinder *finder, const char *data, size_t size);
-bool control_id_finder_result(const ControlIdFinder *finder, uint64_t *ret);
-
-typedef union IdFinder {
-        McpIdFinder mcp;
-        ControlIdFinder control;
-} IdFinder;
-
 /* How a worker is spoken to: what differs from one language of workers to the next, as functions on bytes. A message of
  * a worker is read into a McpMessage, whatever it is called on the wire. */
 typedef struct WireProtocol {
@@ -45,7 +21,6 @@ typedef struct WireProtocol {
         int (*parse)(const char *line, size_t size, unsigned depth_max, McpMessage *ret, JsonError *error);
 
         /* Where there is parse: whose answer a line was meant to be that is too long, or no valid JSON. */
-        void (*find_id)(IdFinder *finder, const char *data, size_t size);
         bool (*found_id)(const IdFinder *finder, uint64_t *ret);
 } WireProtocol;
 

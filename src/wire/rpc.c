@@ -36,13 +36,13 @@ static void wrong(RpcInput *input, int code, const char *reason, size_t offset) 
 
 /* Text that is no valid JSON, or nested too deep: the asker gets to know, if it can be told from what can be read. */
 static void read_broken(const char *line, size_t size, bool too_deep, const JsonError *error, RpcInput *ret) {
-        RpcIdFinder finder = {};
+        IdFinder finder = {};
         JsonSlice id;
 
         wrong(ret, too_deep ? RPC_INVALID_REQUEST : RPC_PARSE_ERROR, error->reason, error->offset);
 
-        rpc_id_finder_feed(&finder, line, size);
-        switch (rpc_id_finder_result(&finder, &id)) {
+        id_finder_feed(&finder, line, size);
+        switch (rpc_found_id(&finder, &id)) {
         case RPC_REQUEST:
                 ret->id.data = memmem(line, size, id.data, id.size);
                 ret->id.size = id.size;
@@ -151,113 +151,12 @@ void rpc_read(const char *line, size_t size, unsigned depth_max, RpcInput *ret) 
                 ret->id = ret->message.id;
 }
 
-static bool token_is(const RpcIdFinder *finder, const char *word) {
-        return finder->token_size == strlen(word) && memcmp(finder->token, word, finder->token_size) == 0;
-}
-
-static void token_done(RpcIdFinder *finder) {
-        if (!finder->behind_colon) {
-                finder->key_is_id = token_is(finder, "\"id\"");
-                finder->has_method = finder->has_method || token_is(finder, "\"method\"");
-                finder->has_outcome =
-                        finder->has_outcome || token_is(finder, "\"result\"") || token_is(finder, "\"error\"");
-        } else if (finder->key_is_id) {
-                finder->found = finder->token_size <= sizeof(finder->id);
-                finder->id_size = MIN(finder->token_size, sizeof(finder->id));
-                memcpy(finder->id, finder->token, finder->id_size);
-        }
-
-        finder->token_size = 0;
-}
-
-static void token_add(RpcIdFinder *finder, char c) {
-        if (finder->depth != 1)
-                return;
-
-        if (finder->token_size < sizeof(finder->token))
-                finder->token[finder->token_size] = c;
-        if (finder->token_size <= sizeof(finder->token))
-                finder->token_size++;
-}
-
-static void feed_in_string(RpcIdFinder *finder, char c) {
-        token_add(finder, c);
-
-        if (finder->escaped)
-                finder->escaped = false;
-        else if (c == '\\')
-                finder->escaped = true;
-        else if (c == '"') {
-                finder->in_string = false;
-                if (finder->depth == 1 && !finder->behind_colon)
-                        token_done(finder);
-        }
-}
-
-void rpc_id_finder_feed(RpcIdFinder *finder, const char *data, size_t size) {
-        for (size_t i = 0; i < size; i++) {
-                char c = data[i];
-
-                if (finder->in_string) {
-                        feed_in_string(finder, c);
-                        continue;
-                }
-
-                if (finder->depth == 0 && !is_space(c)) {
-                        finder->more = finder->more || finder->began || c != '{';
-                        finder->began = true;
-                }
-
-                switch (c) {
-                case '"':
-                        finder->in_string = true;
-                        finder->token_size = 0;
-                        token_add(finder, c);
-                        break;
-                case '{':
-                case '[':
-                        /* As the value of id it is none. */
-                        if (finder->depth == 1 && finder->behind_colon && finder->key_is_id) {
-                                finder->found = false;
-                                finder->key_is_id = false;
-                        }
-                        finder->depth++;
-                        break;
-                case '}':
-                case ']':
-                case ',':
-                        if (finder->depth == 1) {
-                                if (finder->behind_colon)
-                                        token_done(finder);
-                                finder->behind_colon = false;
-                                finder->key_is_id = false;
-                        }
-                        if (c != ',' && finder->depth > 0)
-                                finder->depth--;
-                        break;
-                case ':':
-                        if (finder->depth == 1) {
-                                finder->behind_colon = true;
-                                finder->token_size = 0;
-                        }
-                        break;
-                case ' ':
-                case '\t':
-                case '\r':
-                case '\n':
-                        break;
-                default:
-                        token_add(finder, c);
-                }
-        }
-}
-
-RpcKind rpc_id_finder_result(const RpcIdFinder *finder, JsonSlice *ret) {
+RpcKind rpc_found_id(const IdFinder *finder, JsonSlice *ret) {
         JsonSlice id = { finder->id, finder->id_size };
         JsonTraits traits;
 
-        if (!finder->found || finder->depth > 0 || finder->more || finder->has_method == finder->has_outcome ||
-            json_scan(id.data, id.size, 1, NULL, 0, &traits, NULL) < 0 || traits.noncharacters || !rpc_id_valid(id))
+        if (!id_finder_whole(finder) || finder->has_method == finder->has_outcome || !rpc_id_valid(id) ||
+            json_scan(id.data, id.size, 1, NULL, 0, &traits, NULL) < 0 || traits.noncharacters)
                 return RPC_NOISE;
 
         *ret = id;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "wire/id-finder.h"
 #include "wire/json-edit.h"
 #include "wire/mcp.h"
 
@@ -19,8 +20,7 @@ typedef enum RpcCode {
         RPC_UNSUPPORTED_VERSION = -32022,    /* data.supported, data.requested */
 } RpcCode;
 
-#define RPC_ID_MAX ((size_t)1024)    /* bytes of an id or a progress token, its quotes included */
-#define RPC_METHOD_MAX ((size_t)256) /* likewise of a method's name */
+#define RPC_METHOD_MAX ((size_t)256) /* bytes of a method's name, its quotes included */
 
 /* Whether value is a string or an integer (digits, maybe a minus in front), and at most RPC_ID_MAX bytes long. */
 bool rpc_id_valid(JsonSlice value);
@@ -54,24 +54,9 @@ typedef struct RpcInput {
  * are: white space, and likewise wrong notifications and answers. */
 void rpc_read(const char *line, size_t size, unsigned depth_max, RpcInput *ret);
 
-/* Finds the id in a client's line that is too long to be held, or no valid JSON, fed in pieces: follows strings and
- * brackets alone. Zero-initialise. */
-typedef struct RpcIdFinder {
-        unsigned depth;
-        bool began, more; /* the object; something else around it */
-        bool in_string, escaped, behind_colon;
-        bool key_is_id, has_method, has_outcome, found;
-        char token[RPC_ID_MAX];
-        size_t token_size; /* more than RPC_ID_MAX: it was longer */
-        char id[RPC_ID_MAX];
-        size_t id_size;
-} RpcIdFinder;
-
-void rpc_id_finder_feed(RpcIdFinder *finder, const char *data, size_t size);
-
-/* At the line's end: REQUEST or ANSWER, with its id, which points into finder, where the bytes look like the whole
+/* At the end of a line: REQUEST or ANSWER, with its id, which points into finder, where the bytes look like the whole
  * object of one with a valid id; else NOISE. */
-RpcKind rpc_id_finder_result(const RpcIdFinder *finder, JsonSlice *ret);
+RpcKind rpc_found_id(const IdFinder *finder, JsonSlice *ret);
 
 /* Each of these appends one message with its line's end. -ENOMEM: the buffer is as it was. id and method are JSON, and
  * hold no line breaks and no noncharacters, or are cut from a line whose traits stand with them. An id that is empty is

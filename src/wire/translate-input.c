@@ -190,7 +190,7 @@ int mcp_append_input_required(Buffer *buffer, JsonPiece id, const McpAsk *asks, 
                 buffer_truncate(&ask, 0);
                 r = append_ask_for_modern(&ask, &asks[i], traits[i]);
                 if (r >= 0)
-                        r = append_keyed(&requests, &first, (JsonPiece){ asks[i].key, NULL },
+                        r = append_keyed(&requests, &first, (JsonPiece){ asks[i].key, traits[i] },
                                          (JsonPiece){ { buffer_data(&ask), buffer_size(&ask) }, NULL });
         }
         if (r >= 0)

@@ -332,7 +332,7 @@ static int append_tools_for_legacy(Buffer *buffer, JsonSlice tools, const JsonTr
                 if (r >= 0)
                         r = schema_unknown_to_legacy(tool)
                                     ? json_append_changed(buffer, (JsonPiece){ tool, traits }, &no_schema, 1)
-                                    : json_append_changed(buffer, (JsonPiece){ tool, traits }, NULL, 0);
+                                    : json_append_edited(buffer, (JsonPiece){ tool, traits }, NULL, 0);
                 comma = ",";
         }
         if (r >= 0)

@@ -84,10 +84,10 @@ void spill_drop_result(Spill *spill, int error) {
 
 void spill_find_id(const Spill *spill, IdFinder *finder) {
         *finder = (IdFinder){};
-        mcp_id_finder_feed(&finder->mcp, buffer_data(&spill->line.rest), buffer_size(&spill->line.rest));
+        id_finder_feed(finder, buffer_data(&spill->line.rest), buffer_size(&spill->line.rest));
         if (spill->in_result) {
-                finder->mcp.depth = spill->stream.depth;
-                finder->mcp.in_string = json_stream_in_string(&spill->stream);
+                finder->depth = spill->stream.depth;
+                finder->in_string = json_stream_in_string(&spill->stream);
         }
 }
 

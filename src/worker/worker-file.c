@@ -123,7 +123,7 @@ static void on_result(Worker *worker, McpMessage *message, SpillLine *line) {
         else {
                 IdFinder finder = {};
 
-                mcp_id_finder_feed(&finder.mcp, buffer_data(&line->rest), buffer_size(&line->rest));
+                id_finder_feed(&finder, buffer_data(&line->rest), buffer_size(&line->rest));
                 if (!worker_fail_asker(worker, &finder, FAILURE_TOO_LARGE,
                                        "its answer is too large to be held: CallFd and StartJob take such a one"))
                         worker->late_answers++;
@@ -183,7 +183,7 @@ static void on_end(Worker *worker) {
                 if (r == -EBADMSG)
                         spill_find_id(worker->spill, &finder);
                 else if (r < 0)
-                        mcp_id_finder_feed(&finder.mcp, buffer_data(&line.rest), buffer_size(&line.rest));
+                        id_finder_feed(&finder, buffer_data(&line.rest), buffer_size(&line.rest));
         }
 
         if (r < 0)
@@ -212,7 +212,7 @@ void worker_spill(Worker *worker, const char *piece, size_t size, bool last) {
                         spill_find_id(worker->spill, &worker->oversized);
         }
         if (worker->spill_error < 0)
-                mcp_id_finder_feed(&worker->oversized.mcp, piece + used, size - used);
+                id_finder_feed(&worker->oversized, piece + used, size - used);
 
         if (last)
                 on_end(worker);

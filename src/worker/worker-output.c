@@ -319,7 +319,7 @@ void worker_on_line(void *userdata, const char *line, size_t size) {
 
                 (void)snprintf(why, sizeof(why), "its answer is no valid JSON: %s at byte %zu%s", error.reason,
                                error.offset, r == -E2BIG ? " (limits.depth)" : "");
-                worker->wire->find_id(&finder, line, size);
+                id_finder_feed(&finder, line, size);
                 if (!worker_fail_asker(worker, &finder, FAILURE_PROTOCOL_ERROR, why))
                         worker_on_stray(worker, line, size);
                 return;
@@ -346,7 +346,7 @@ void worker_on_oversized(void *userdata, const char *piece, size_t size, bool la
                 return;
         }
 
-        worker->wire->find_id(&worker->oversized, piece, size);
+        id_finder_feed(&worker->oversized, piece, size);
         worker->oversized_size += size;
         (void)snprintf(why, sizeof(why), "it wrote a line of %s%llu bytes, and limits.message is %llu",
                        last ? "" : "more than ", (unsigned long long)worker->oversized_size, (unsigned long long)limit);

@@ -149,7 +149,8 @@ void worker_check(Worker *worker);
 /* How it ended, with its last words, as a sentence. Owned by the caller; NULL when out of memory. */
 char *worker_describe_exit(const Worker *worker);
 
-/* For the other files of a worker only: handshake.c, worker-output.c, which reads what it writes, and worker-file.c */
+/* For the other files of a worker only: handshake.c, worker-input.c, worker-output.c, which reads what it writes, and
+ * worker-file.c */
 int handshake_start(Worker *worker);
 void handshake_answer(Worker *worker, const McpMessage *message);
 void handshake_timeout(Worker *worker);
@@ -160,6 +161,7 @@ void worker_on_oversized(void *userdata, const char *piece, size_t size, bool la
 void worker_on_unfinished(void *userdata, const char *piece, size_t size, bool last); /* protocol lines */
 void worker_on_diagnostic(void *userdata, const char *line, size_t size);
 uint64_t worker_now(const Worker *worker); /* usec, CLOCK_MONOTONIC, of this turn of the loop */
+void worker_touch(Worker *worker);         /* it was active just now */
 int worker_write(Worker *worker, int appended);
 void worker_on_message(Worker *worker, const McpMessage *message, const char *line, size_t size);
 bool worker_fail_asker(Worker *worker, const IdFinder *finder, FailureCode code, const char *why);

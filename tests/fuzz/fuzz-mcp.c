@@ -9,12 +9,12 @@
 #define ID UINT64_C(1234567890123)
 
 static bool find_id(const char *text, size_t size, size_t step, uint64_t *ret) {
-        McpIdFinder finder = {};
+        IdFinder finder = {};
 
         for (size_t i = 0; i < size; i += step)
-                mcp_id_finder_feed(&finder, text + i, MIN(step, size - i));
+                id_finder_feed(&finder, text + i, MIN(step, size - i));
 
-        return mcp_id_finder_result(&finder, ret);
+        return mcp_found_id(&finder, ret);
 }
 
 /* An answer to the broker, as mcp_parse() sees it, is found without parsing as well: where it is a line, and its keys

@@ -16,7 +16,7 @@ static bool find_id(const char *text, size_t size, size_t step, uint64_t *ret) {
         IdFinder finder = {};
 
         for (size_t i = 0; i < size; i += step)
-                control_protocol.find_id(&finder, text + i, MIN(step, size - i));
+                id_finder_feed(&finder, text + i, MIN(step, size - i));
 
         return control_protocol.found_id(&finder, ret);
 }

@@ -7,17 +7,17 @@
 #define DEPTH 64
 #define EXTRA 256 /* the envelope */
 
-static RpcKind find_id(const char *text, size_t size, size_t step, JsonSlice *ret, RpcIdFinder *finder) {
-        *finder = (RpcIdFinder){};
+static RpcKind find_id(const char *text, size_t size, size_t step, JsonSlice *ret, IdFinder *finder) {
+        *finder = (IdFinder){};
         for (size_t i = 0; i < size; i += step)
-                rpc_id_finder_feed(finder, text + i, MIN(step, size - i));
+                id_finder_feed(finder, text + i, MIN(step, size - i));
 
-        return rpc_id_finder_result(finder, ret);
+        return rpc_found_id(finder, ret);
 }
 
 /* Fed in any pieces it finds the same; and what a good message says, where its keys are plain. */
 static void check_finder(const char *text, size_t size, const RpcInput *input) {
-        RpcIdFinder finder, other;
+        IdFinder finder, other;
         JsonSlice id = {}, other_id = {};
         RpcKind kind = find_id(text, size, SIZE_MAX / 2, &id, &finder);
 

@@ -2,10 +2,9 @@
  * letter, and what is asked of its pool meanwhile. Whatever it is, each request has exactly one end, and the books
  * balance. */
 
-#include <fcntl.h>
 #include <systemd/sd-event.h>
 
-#include "base/macro.h"
+#include "fake-launcher.h"
 #include "fuzz.h"
 #include "unit.h"
 #include "worker/pool.h"
@@ -14,16 +13,7 @@
 #define OLDEST_ID '\2' /* in what a worker writes: the id of the request that it has had longest */
 
 #define REQUESTS_MAX 64
-#define PROCESSES_MAX 32
 #define TURNS_MAX 200
-
-typedef struct FakeProcess {
-        Process process;
-        int fds[3];
-        process_exit_handler handler;
-        void *userdata;
-        bool killed, exited;
-} FakeProcess;
 
 typedef struct FakeRequest {
         Request request;
@@ -32,89 +22,13 @@ typedef struct FakeRequest {
 } FakeRequest;
 
 typedef struct Fuzz {
-        Launcher launcher;
+        FakeLauncher fake;
         sd_event *event;
         ServerConfig *config;
         Pool *pool;
-        FakeProcess *processes[PROCESSES_MAX]; /* those that run */
-        unsigned n_started;
         FakeRequest requests[REQUESTS_MAX];
         unsigned n_requests;
 } Fuzz;
-
-/* A launcher whose processes are three pipes each */
-
-static int fake_start(Launcher *launcher, const ProcessSpec *spec, process_exit_handler handler, void *userdata,
-                      Process **ret, Failure *failure) {
-        Fuzz *fuzz = (Fuzz *)launcher;
-        FakeProcess *process;
-
-        for (unsigned i = 0; i < PROCESSES_MAX; i++) {
-                if (fuzz->processes[i])
-                        continue;
-
-                process = fuzz->processes[i] = new0(FakeProcess, 1);
-                assert_true(process);
-                *process = (FakeProcess){ .process = { .ops = launcher->ops, .pid = (pid_t)(1000 + fuzz->n_started++) },
-                                          .handler = handler,
-                                          .userdata = userdata };
-                for (unsigned f = 0; f < 3; f++) {
-                        process->fds[f] = fcntl(spec->fds[f], F_DUPFD_CLOEXEC, 3);
-                        assert_true(process->fds[f] >= 0);
-                        assert_true(fcntl(process->fds[f], F_SETFL, O_NONBLOCK) >= 0);
-                }
-                *ret = &process->process;
-                return 0;
-        }
-
-        return failure_set(failure, FAILURE_LAUNCH_FAILED, "No more processes");
-}
-
-static void close_fd(FakeProcess *process, unsigned f) {
-        process->fds[f] = safe_close(process->fds[f]);
-}
-
-static void fake_signal(Process *p, int signal) {
-        FakeProcess *process = (FakeProcess *)p;
-
-        process->killed = process->killed || signal == SIGKILL;
-}
-
-static uint64_t fake_memory(const Process *process _unused_) {
-        return 0;
-}
-
-static Fuzz *current;
-
-static Process *fake_free(Process *p) {
-        FakeProcess *process = (FakeProcess *)p;
-
-        for (unsigned i = 0; i < PROCESSES_MAX; i++)
-                if (current->processes[i] == process)
-                        current->processes[i] = NULL;
-        for (unsigned f = 0; f < 3; f++)
-                close_fd(process, f);
-        free(process);
-        return NULL;
-}
-
-static const LauncherOps fake_ops = {
-        .name = "fake",
-        .start = fake_start,
-        .signal = fake_signal,
-        .memory = fake_memory,
-        .process_free = fake_free,
-};
-
-static void process_exit(FakeProcess *process, int code, int status) {
-        if (process->exited)
-                return;
-
-        process->exited = true;
-        for (unsigned f = 0; f < 3; f++)
-                close_fd(process, f);
-        process->handler(process->userdata, &(ProcessExit){ .code = code, .status = status });
-}
 
 /* What a pool tells is heard by nobody. */
 
@@ -283,13 +197,8 @@ static void check_books(const Fuzz *fuzz) {
 /* The loop, until nothing is left to do now */
 static void turn(Fuzz *fuzz) {
         for (unsigned i = 0; i < TURNS_MAX; i++) {
-                bool killed = false;
+                bool killed = fake_launcher_reap(&fuzz->fake);
 
-                for (unsigned p = 0; p < PROCESSES_MAX; p++)
-                        if (fuzz->processes[p] && fuzz->processes[p]->killed && !fuzz->processes[p]->exited) {
-                                process_exit(fuzz->processes[p], CLD_KILLED, SIGKILL);
-                                killed = true;
-                        }
                 if (sd_event_run(fuzz->event, 0) == 0 && !killed)
                         break;
         }
@@ -297,17 +206,6 @@ static void turn(Fuzz *fuzz) {
 }
 
 /* What a worker does */
-
-static FakeProcess *oldest_process(Fuzz *fuzz) {
-        FakeProcess *oldest = NULL;
-
-        for (unsigned i = 0; i < PROCESSES_MAX; i++)
-                if (fuzz->processes[i] && !fuzz->processes[i]->exited &&
-                    (!oldest || fuzz->processes[i]->process.pid < oldest->process.pid))
-                        oldest = fuzz->processes[i];
-
-        return oldest;
-}
 
 static uint64_t oldest_id(const Fuzz *fuzz) {
         const Worker *worker;
@@ -339,7 +237,7 @@ static void say(Fuzz *fuzz, FakeProcess *process, unsigned f, const char *text, 
 }
 
 static void act(Fuzz *fuzz, char action, const char *text, size_t size) {
-        FakeProcess *process = oldest_process(fuzz);
+        FakeProcess *process = fake_process_oldest(&fuzz->fake);
         char bytes[65536];
 
         switch (action) {
@@ -371,17 +269,17 @@ static void act(Fuzz *fuzz, char action, const char *text, size_t size) {
                         say(fuzz, process, 2, text, size);
                         break;
                 case 'i':
-                        close_fd(process, 0);
+                        fake_process_close(process, 0);
                         break;
                 case 'o':
-                        close_fd(process, 1);
+                        fake_process_close(process, 1);
                         break;
                 case 'k':
-                        process_exit(process, CLD_KILLED, size % 2 ? SIGSEGV : SIGKILL);
+                        fake_process_exit(process, CLD_KILLED, size % 2 ? SIGSEGV : SIGKILL);
                         break;
                 case 'q':
                         say(fuzz, process, 1, text, size);
-                        process_exit(process, CLD_EXITED, (int)(size % 3));
+                        fake_process_exit(process, CLD_EXITED, (int)(size % 3));
                         break;
                 case 'd':
                         while (process->fds[0] >= 0 && read(process->fds[0], bytes, sizeof(bytes)) > 0)
@@ -416,17 +314,16 @@ static void configure(Fuzz *fuzz, uint8_t way) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         const char *text = (const char *)data, *end = text + size, *piece, *next;
-        Fuzz fuzz = { .launcher = { .ops = &fake_ops, .path = "/" } };
+        Fuzz fuzz = { .fake = FAKE_LAUNCHER };
         uint64_t left = 0;
 
         if (size < 2 || size > 16384)
                 return 0;
 
-        current = &fuzz;
         (void)signal(SIGPIPE, SIG_IGN);
         assert_true(sd_event_new(&fuzz.event) >= 0);
         configure(&fuzz, data[0]);
-        assert_true(pool_new(fuzz.event, &fuzz.launcher, fuzz.config, "uid:1", 0, MCP_ERA_AUTO, &handlers, &fuzz,
+        assert_true(pool_new(fuzz.event, &fuzz.fake.launcher, fuzz.config, "uid:1", 0, MCP_ERA_AUTO, &handlers, &fuzz,
                              &fuzz.pool) >= 0);
         act(&fuzz, 'c', NULL, 0);
 
@@ -442,15 +339,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         for (unsigned i = 0; i < fuzz.n_requests; i++)
                 left += pending(&fuzz.requests[i]);
         assert_number(left, 0);
-        for (unsigned i = 0; i < PROCESSES_MAX; i++)
-                if (fuzz.processes[i])
-                        process_exit(fuzz.processes[i], CLD_EXITED, 0);
+        fake_launcher_end(&fuzz.fake);
         turn(&fuzz);
         assert_true(pool_idle(fuzz.pool));
         pool_free(fuzz.pool);
         server_config_unref(fuzz.config);
         sd_event_unref(fuzz.event);
-        for (unsigned i = 0; i < PROCESSES_MAX; i++)
-                assert_true(!fuzz.processes[i]);
+        fake_launcher_done(&fuzz.fake);
         return 0;
 }

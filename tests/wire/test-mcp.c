@@ -235,18 +235,18 @@ static void check_finder(const FinderRow *row) {
         size_t size = strlen(row->text);
 
         for (size_t split = 0; split <= size + 1; split++) {
-                McpIdFinder finder = {};
+                IdFinder finder = {};
                 uint64_t number = 0;
                 bool found;
 
                 if (split <= size) {
-                        mcp_id_finder_feed(&finder, row->text, split);
-                        mcp_id_finder_feed(&finder, row->text + split, size - split);
+                        id_finder_feed(&finder, row->text, split);
+                        id_finder_feed(&finder, row->text + split, size - split);
                 } else
                         for (size_t i = 0; i < size; i++)
-                                mcp_id_finder_feed(&finder, row->text + i, 1);
+                                id_finder_feed(&finder, row->text + i, 1);
 
-                found = mcp_id_finder_result(&finder, &number);
+                found = mcp_found_id(&finder, &number);
                 if (found != row->found || number != row->number)
                         fprintf(stderr, "split at %zu: %s\n", split, row->text);
                 assert_number(found, row->found);
@@ -336,18 +336,18 @@ static void test_id_finder_carriage_return(void) {
 
 /* What goes by is not kept: a hundred million bytes cost what one does. */
 static void test_id_finder_deep_and_long(void) {
-        McpIdFinder finder = {};
+        IdFinder finder = {};
         static char brackets[65536];
         uint64_t number = 0;
 
-        mcp_id_finder_feed(&finder, "{\"result\":", 10);
+        id_finder_feed(&finder, "{\"result\":", 10);
         memset(brackets, '[', sizeof(brackets));
-        mcp_id_finder_feed(&finder, brackets, sizeof(brackets));
-        mcp_id_finder_feed(&finder, "{\"id\":5}", 8);
+        id_finder_feed(&finder, brackets, sizeof(brackets));
+        id_finder_feed(&finder, "{\"id\":5}", 8);
         memset(brackets, ']', sizeof(brackets));
-        mcp_id_finder_feed(&finder, brackets, sizeof(brackets));
-        mcp_id_finder_feed(&finder, ",\"id\":12}\r", 10);
-        assert_true(mcp_id_finder_result(&finder, &number));
+        id_finder_feed(&finder, brackets, sizeof(brackets));
+        id_finder_feed(&finder, ",\"id\":12}\r", 10);
+        assert_true(mcp_found_id(&finder, &number));
         assert_number(number, 12);
 }
 

@@ -162,7 +162,7 @@ static void test_control_ids(void) {
                         IdFinder finder = {};
 
                         for (size_t at = 0; at < size; at += step)
-                                control_protocol.find_id(&finder, rows[i].line + at, MIN(step, size - at));
+                                id_finder_feed(&finder, rows[i].line + at, MIN(step, size - at));
                         assert_number(control_protocol.found_id(&finder, &number), rows[i].number > 0);
                         assert_number(number, rows[i].number);
                 }

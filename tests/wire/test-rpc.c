@@ -150,25 +150,25 @@ static void test_finder(void) {
         for (size_t i = 0; i < ELEMENTSOF(rows); i++)
                 for (size_t step = 1; step < 9; step += 3) {
                         size_t size = strlen(rows[i].line);
-                        RpcIdFinder finder = {};
+                        IdFinder finder = {};
                         JsonSlice id = {};
 
                         for (size_t j = 0; j < size; j += step)
-                                rpc_id_finder_feed(&finder, rows[i].line + j, MIN(step, size - j));
-                        assert_number(rpc_id_finder_result(&finder, &id), rows[i].kind);
+                                id_finder_feed(&finder, rows[i].line + j, MIN(step, size - j));
+                        assert_number(rpc_found_id(&finder, &id), rows[i].kind);
                         assert_slice(id, rows[i].id);
                 }
 }
 
 static void test_finder_long_id(void) {
-        RpcIdFinder finder = {};
+        IdFinder finder = {};
         JsonSlice id;
 
-        rpc_id_finder_feed(&finder, "{\"method\":\"x\",\"id\":\"", 20);
+        id_finder_feed(&finder, "{\"method\":\"x\",\"id\":\"", 20);
         for (size_t i = 0; i < 2 * RPC_ID_MAX; i++)
-                rpc_id_finder_feed(&finder, "x", 1);
-        rpc_id_finder_feed(&finder, "\"}", 2);
-        assert_number(rpc_id_finder_result(&finder, &id), RPC_NOISE);
+                id_finder_feed(&finder, "x", 1);
+        id_finder_feed(&finder, "\"}", 2);
+        assert_number(rpc_found_id(&finder, &id), RPC_NOISE);
 }
 
 static void test_answers(void) {
