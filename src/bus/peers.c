@@ -310,8 +310,8 @@ int peers_enter(Service *service, sd_bus_message *message, Client *client, sd_bu
         if (r != 0)
                 return r;
 
-        if (looks_at_objects(message))
-                unread_add(service, client, OBJECTS_SIZE);
+        /* Also errors, which nothing else counts */
+        unread_add(service, client, looks_at_objects(message) ? OBJECTS_SIZE : UNREAD_MESSAGE);
         return looks_at_objects(message) && authorize_view(service, message) == 0 ? 1 : 0;
 }
 

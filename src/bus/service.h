@@ -45,6 +45,8 @@ struct Service {
         unsigned n_checks;          /* passed included */
         unsigned n_unproven;        /* messages that wait to know what their senders haven't read */
         bool no_statistics;         /* the bus doesn't tell */
+        uint64_t unread;            /* bytes that clients on the bus may not have read */
+        uint64_t unread_asked;      /* when it was asked about all; usec, CLOCK_MONOTONIC */
         struct Check *passed;       /* of the message that is being dispatched, which was held */
         sd_event_source *passed_source, *queue_source;
         uint64_t last_check; /* the number of the last question */

@@ -8,7 +8,7 @@ import pytest
 
 from caller import ALICE, BOB, DENIED, F_GET_SEALS, F_SEAL_WRITE, JOB, fails, text_of
 from mock_polkit import MANAGE
-
+from service import SANITIZED
 from waiting import eventually, settle
 
 UNKNOWN = ("org.freedesktop.DBus.Error.UnknownObject", "org.freedesktop.DBus.Error.UnknownMethod")
@@ -191,11 +191,25 @@ def test_scope_client_ends_with_its_connection(service, caller):
     service.obedient(scope="client")
     first = service.caller()
     path = first.start_tool_job("obedient", "sleep", {"seconds": 1000})
-    first.tool_text("obedient", "pid")
+    eventually(lambda: first.property("CallsInFlight") == 1 and service.worker_processes(), "it is under way")
     first.close()
     job = caller.job_done(path)
     assert job["State"] == "cancelled" and "its client has left" in job["Error"][1]
     eventually(lambda: not service.worker_processes(), "its worker is gone")
+
+
+@pytest.mark.skipif(SANITIZED, reason="memory says nothing under a sanitizer")
+def test_what_a_job_was_asked_is_not_kept_with_it(service, caller):
+    """It is charged for as long as the call is under way."""
+    service.obedient()
+    large = {"message": "x" * 900_000}
+    caller.job_done(caller.start_tool_job("obedient", "echo", large))
+    before = service.private_memory()
+    for _ in range(24):
+        path = caller.start_tool_job("obedient", "refuse", large)
+        caller.job_done(path)
+    assert len(caller.jobs()) == 25
+    assert service.private_memory() - before < 12 << 20
 
 
 def test_jobs_of_a_user_are_limited(service, caller):
