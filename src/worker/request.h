@@ -40,7 +40,7 @@ struct Request {
         const void *caller; /* whose it is, compared alone: callers take turns in the queue */
         const char *method;
         McpParams params;
-        const RequestFile *file; /* its params stand there, and have no text; protocol mcp alone; NULL: they don't */
+        const RequestFile *file; /* its params stand there, and have no text; NULL: they don't */
         bool large;              /* its result may stand in a file */
         uint64_t timeout;        /* usec; 0: timeouts.call */
         Worker *pinned;          /* only this worker will do: the request fails when it goes */

@@ -261,14 +261,6 @@ def test_the_limit_on_all_files(service, caller):
     assert len(text_of(caller.call_fd("bulk", "tools/call", tool("make", size=MIB // 2)))) == MIB // 2
 
 
-def test_other_protocols_take_what_a_message_takes(service, caller):
-    service.server("cat", "/bin/cat", protocol="lines")
-    assert caller.call_fd("cat", "line", b'{"a":1}') == b'{"a":1}'
-    assert len(caller.call_fd("cat", "line", padded(MIB // 2))) > MIB // 2
-    with fails("TooLarge", "limits.message in mcp-exec.json"):
-        caller.call_fd("cat", "line", padded(2 * MIB))
-
-
 # Trouble
 
 def test_a_worker_that_stops_while_it_reads(service, caller):
