@@ -293,6 +293,7 @@ int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *
 
         *call = (Call){
                 .request = { .kind = spec->kind,
+                             .uid = client->uid,
                              .caller = client,
                              .method = spec->method,
                              .large = spec->large,

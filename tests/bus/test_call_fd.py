@@ -360,7 +360,7 @@ def test_another_call_does_not_wait_for_a_large_one(service, caller):
 @pytest.mark.slow
 def test_a_gibibyte_through_little_memory(service, caller):
     service.bulk(limits={"message": 2 << 30}, timeouts={"call": 120})
-    service.settings(limits={"payload_bytes_per_user": 4 << 30, "payload_bytes": 4 << 30})
+    service.settings(limits={"payload_bytes_per_user": 4 << 30, "payload_bytes": 8 << 30})
     caller.call("bulk", "ping")
     fd = os.memfd_create("large", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     head, tail = b'{"name":"make","arguments":{"size":1073741824,"padding":"', b'"}}'

@@ -13,6 +13,7 @@ bus_conftest = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(bus_conftest)
 make_service, service, caller = bus_conftest.make_service, bus_conftest.service, bus_conftest.caller
 system_service, alice, bob = bus_conftest.system_service, bus_conftest.alice, bus_conftest.bob
+open_session = bus_conftest.open_session
 pytest_configure, pytest_report_header = bus_conftest.pytest_configure, bus_conftest.pytest_report_header
 pytest_collection_modifyitems = bus_conftest.pytest_collection_modifyitems
 pytest_runtest_makereport = bus_conftest.pytest_runtest_makereport
