@@ -166,7 +166,8 @@ static void on_progress(Call *call, JsonSlice params) {
         job->progress = number(json_get(params, "progress"));
         job->total = number(json_get(params, "total"));
         job->progress_message = message.size <= PROGRESS_MESSAGE_MAX ? json_decode(message) : NULL;
-        job->manager->handlers->job_progress(job->manager->userdata, job);
+        if (call_tells_progress(call))
+                job->manager->handlers->job_progress(job->manager->userdata, job);
 }
 
 static int copy(const char *text, char **ret) {

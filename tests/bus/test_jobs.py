@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import time
 
 import pytest
 
@@ -58,6 +59,25 @@ def test_progress_and_end_are_told_to_its_owner_alone(service, caller):
     assert caller.job(path)["LastProgress"] == (3.0, 3.0, "step 3")
     settle(0.2)
     assert not heard[1]["Progress"].seen and not heard[1]["Finished"].seen
+
+
+def test_a_flood_of_progress_is_thinned_out(service, caller):
+    service.obedient()
+    heard, finished = (caller.signals(name, interface=JOB) for name in ("Progress", "Finished"))
+    started = time.monotonic()
+    path = caller.start_tool_job("obedient", "work", {"steps": 3000, "pause": 0})
+    eventually(lambda: finished.seen, "the job is done", 60)
+    assert 20 <= len(heard.seen) <= 20 * (time.monotonic() - started + 2)
+    assert caller.job(path)["LastProgress"] == (3000.0, 3000.0, "step 3000")
+
+
+def test_a_flood_of_progress_of_a_call_is_thinned_out(service, caller):
+    service.obedient()
+    heard = caller.signals("Notification")
+    started = time.monotonic()
+    params = {"name": "work", "arguments": {"steps": 3000, "pause": 0}, "_meta": {"progressToken": 7}}
+    assert text_of(caller.begin_call("obedient", "tools/call", params).wait()) == "done"
+    assert 20 <= len(heard.seen) <= 20 * (time.monotonic() - started + 2)
 
 
 def test_a_method_of_another_name_is_asked_for_progress_too(service, caller):
