@@ -1,0 +1,231 @@
+"""Large payloads that break midway: CallFd, in both directions."""
+
+import errno
+import fcntl
+import json
+import mmap
+import os
+import signal
+import tempfile
+import threading
+
+import pytest
+
+from caller import F_SEAL_SHRINK, F_SEAL_WRITE, CallFailed, fails, read_fd, sealed, text_of
+from service import PYTHON
+from waiting import eventually, settle, turn_loop
+
+MIB = 1 << 20
+F_SEAL_FUTURE_WRITE = 0x10
+ROOM = 64 * MIB
+
+# Answers the first 8 MiB, and then nothing, unless it is asked for "short".
+HALF_AN_ANSWER = f"""
+import sys, time
+for line in sys.stdin:
+    if "short" not in line:
+        sys.stdout.write("[1" + " " * {8 * MIB})
+        sys.stdout.flush()
+        time.sleep(1000)
+    print('"short"', flush=True)
+"""
+
+@pytest.fixture
+def half(service):
+    """Servers of two protocols that stop in the midst of an answer, or of what they read."""
+    service.settings(limits={"payload_bytes_per_user": ROOM, "payload_bytes": 2 * ROOM})
+    limits = {"message": ROOM}
+    service.server("half", PYTHON, "-c", HALF_AN_ANSWER, protocol="lines", limits=limits)
+    service.server("deaf", PYTHON, "-c", "import time; time.sleep(1000)", protocol="once", limits=limits)
+    service.bulk(limits=limits)
+    return service
+
+def kept(service):
+    """Bytes in files that the service has"""
+    total = 0
+    for fd in service.open_fds():
+        try:
+            path = f"/proc/{service.pid}/fd/{fd}"
+            if os.readlink(path).startswith("/memfd:mcp-exec"):
+                total += os.stat(path).st_size
+        except OSError:
+            pass
+    return total
+
+def begin_out(service, caller):
+    """A call of which half the answer is there"""
+    pending = caller.begin_fd("half", "any", b"{}")
+    eventually(lambda: kept(service) >= 7 * MIB, "half an answer is there", 30)
+    return pending
+
+def begin_in(service, caller):
+    """A call of whose params the worker takes no more"""
+    pending = caller.begin_fd("deaf", "any", json.dumps({"x": "x" * (20 * MIB)}).encode())
+    eventually(lambda: any(worker["Server"] == "deaf" and worker["InFlight"] for worker in caller.workers()), "it has the call", 30)
+    return pending
+
+WAYS = {"to-the-worker": ("deaf", begin_in), "from-the-worker": ("half", begin_out)}
+both_ways = pytest.mark.parametrize("way", WAYS)
+
+def room_is_back(caller):
+    """Nothing stays charged: almost all that a user may have goes through at once."""
+    def goes():
+        try:
+            return len(text_of(caller.call_fd("bulk", "tools/call", b'{"size":%d}' % (ROOM - 2 * MIB), tool="make")))
+        except CallFailed as error:
+            assert "LimitsExceeded" in str(error)
+            return 0
+    eventually(lambda: goes() == ROOM - 2 * MIB, "the room is back", 30)
+
+# What its caller can still change
+
+def regular_file():
+    file = tempfile.TemporaryFile(dir="/dev/shm")
+    file.write(b'{"x":"' + b"x" * MIB + b'"}')
+    file.flush()
+    return os.dup(file.fileno())
+
+def unsealed():
+    return sealed(b'{"x":"' + b"x" * MIB + b'"}', 0)
+
+@pytest.mark.parametrize("make", [regular_file, unsealed])
+def test_a_file_that_is_cut_meanwhile(half, onlooker, make):
+    """It is never read: neither SIGBUS nor a half request can come of it."""
+    seen = onlooker()
+    caller = half.caller()
+    fd = make()
+    over = threading.Event()
+
+    def cut():
+        while not over.wait(0.001):
+            os.ftruncate(fd, 0)
+            os.ftruncate(fd, MIB)
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    try:
+        for _ in range(20):
+            with fails("InvalidArguments", "no memfd|can still be changed"):
+                caller.call_fd("bulk", "count", fd)
+        seen.look()
+    finally:
+        over.set()
+        thread.join()
+        os.close(fd)
+
+def test_a_file_that_is_written_through_an_old_mapping(half, onlooker):
+    """F_SEAL_FUTURE_WRITE leaves mappings that are there as they are."""
+    onlooker()
+    caller = half.caller()
+    fd = unsealed()
+    with mmap.mmap(fd, 0) as mapping:
+
+        fcntl.fcntl(fd, 1033, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK)
+        mapping[10] = 0
+        with fails("InvalidArguments", "can still be changed"):
+            caller.call_fd("bulk", "count", fd)
+    os.close(fd)
+
+def test_a_sealed_file_cannot_be_cut_meanwhile(half, onlooker):
+    onlooker()
+    caller = half.caller()
+    data = b'{"x":"' + b"x" * (20 * MIB) + b'"}'
+    fd = sealed(data, F_SEAL_SHRINK | F_SEAL_WRITE)
+    os.lseek(fd, 1000, os.SEEK_SET)  # which is nobody's business
+    pending = caller.begin_fd("bulk", "count", fd)
+    while not pending.done:
+        with pytest.raises(PermissionError):
+            os.ftruncate(fd, 0)
+        settle(0.001)
+    assert json.loads(read_fd(pending.wait()))["size"] > len(data)
+    os.close(fd)
+
+# The worker, the caller
+
+@both_ways
+def test_the_worker_dies_midway(half, onlooker, way):
+    server, begin = WAYS[way]
+    onlooker()
+    caller = half.caller()
+    for _ in range(3):
+        pending = begin(half, caller)
+        for worker in caller.workers():
+            if worker["Server"] == server:
+                os.kill(worker["Pid"], signal.SIGKILL)
+        with fails("WorkerDied", "SIGKILL|signal 9"):
+            pending.wait()
+        eventually(lambda: kept(half) == 0, "no half file is left")
+    room_is_back(caller)
+
+@both_ways
+def test_the_caller_leaves_midway(half, onlooker, way):
+    server, begin = WAYS[way]
+    onlooker()
+    caller = half.caller()
+    for _ in range(3):
+        leaving = half.caller()
+        begin(half, leaving)
+        leaving.close()
+        eventually(lambda: caller.property("CallsInFlight") == 0, "its call is gone")
+        eventually(lambda: server not in [worker["Server"] for worker in caller.workers()], "its worker is gone", 30)
+        eventually(lambda: kept(half) == 0, "no half file is left")
+    room_is_back(caller)
+
+@both_ways
+def test_the_time_is_over_midway(half, onlooker, way):
+    _, begin = WAYS[way]
+    onlooker()
+    caller = half.caller()
+    for name in ("half", "deaf"):
+        path = half.config / "servers.d" / f"{name}.json"
+        half.write(f"servers.d/{name}.json", json.dumps({**json.loads(path.read_text()), "timeouts": {"call": 2}}))
+    caller.reload()
+    pending = begin(half, caller)
+    with fails("Timeout", "timeouts.call"):
+        pending.wait()
+    eventually(lambda: kept(half) == 0, "no half file is left")
+    room_is_back(caller)
+
+def test_a_job_is_cancelled_midway(half, onlooker):
+    onlooker()
+    caller = half.caller()
+    path = caller.start_job("half", "any", "{}")
+    eventually(lambda: kept(half) >= 7 * MIB, "half an answer is there", 30)
+    caller.invoke("Cancel", "", path=path, interface="org.example.McpExec.Job")
+    assert caller.job_done(path)["State"] == "cancelled"
+    eventually(lambda: kept(half) == 0, "no half file is left")
+    room_is_back(caller)
+
+# The machine, the others
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EMFILE, errno.ENOMEM], ids=errno.errorcode.get)
+def test_no_space_for_the_result(half, faults, onlooker, error):
+    """The answer is read to its end, and thrown away; the same worker serves the next call."""
+    seen = onlooker()
+    caller = half.caller()
+    pid = caller.call("bulk", "ping") and caller.workers()[0]
+    faults.fail_memfds(error)
+    try:
+        for _ in range(3):
+            with fails("Unavailable", "can't be held", os.strerror(error)):
+                caller.call_fd("bulk", "tools/call", b'{"size":3000000}', tool="make")
+        seen.look()
+    finally:
+        faults.fail_memfds(0)
+    assert pid
+    room_is_back(caller)
+
+def test_two_large_calls_beside_a_small_one(half, onlooker):
+    seen = onlooker()
+    callers = [half.caller() for _ in range(2)]
+    data = sealed(json.dumps({"x": "x" * (25 * MIB)}).encode())
+    for _ in range(4):
+        pending = [callers[0].begin_fd("bulk", "tools/call", b'{"size":25000000}', tool="make"),
+                   callers[1].begin_fd("bulk", "count", data)]
+        while not all(one.done for one in pending):
+            seen.look()
+            turn_loop()
+        for one in pending:
+            os.close(one.wait())
+    os.close(data)
+    print(f"the slowest took {seen.slowest:.3f} s")
