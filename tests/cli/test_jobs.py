@@ -4,7 +4,7 @@ import json
 import re
 import signal
 
-from waiting import eventually
+from waiting import SLOWNESS, eventually
 
 
 def test_large_arguments_and_results(service, cli):
@@ -48,7 +48,8 @@ def test_who_leaves_cancels_his_call(service, cli, caller):
 
 def test_unless_it_is_to_go_on(service, cli, caller):
     service.obedient()
-    process = cli.start("call", "--job", "obedient", "sleep", '{"seconds":2,"message":"later"}')
+    # Longer than the four commands that see it run.
+    process = cli.start("call", "--job", "obedient", "sleep", json.dumps({"seconds": 4 * SLOWNESS, "message": "later"}))
     shown = process.stderr.readline().split()[-1]
     process.send_signal(signal.SIGINT)
     process.communicate()
