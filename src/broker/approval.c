@@ -66,6 +66,7 @@ static void conclude(Approval *approval) {
 static int ask_page(Approval *approval, Failure *failure) {
         approval->request = (Request){
                 .kind = REQUEST_CALL,
+                .uid = approval->server_pool->uid,
                 .caller = approval,
                 .method = list_method(LIST_TOOLS),
                 .params.text = { approval->params, approval->params ? strlen(approval->params) : 0 },

@@ -13,6 +13,7 @@ struct CallFile {
         Call *call;
         RequestFile request;
         RequestFileScan scan;
+        bool tool; /* they are its arguments */
         uint64_t at;
         bool scanned; /* or not begun */
         char *text;   /* all of it, or its _meta */
@@ -38,17 +39,15 @@ static int read_text(CallFile *file, uint64_t offset, uint64_t size, Failure *fa
 int call_file_new(Call *call, const CallSpec *spec, Failure *failure) {
         const ServerConfig *config = call->server->config;
         uint64_t size = memory_file_size(spec->file), limit = config->limits.message;
-        bool streams = config->protocol == SERVER_PROTOCOL_MCP;
+        RequestFileForm form = server_config_wire(config)->file_form;
         CallFile *file;
         int r;
 
-        if (!streams)
-                limit = MIN(limit, call->manager->quota.settings.limits.message);
         if (size > limit)
-                return failure_set(
-                        failure, FAILURE_TOO_LARGE, "%s has %llu bytes, and the limit is %llu (limits.message %s)",
-                        spec->tool ? "arguments" : "params", (unsigned long long)size, (unsigned long long)limit,
-                        streams ? "of the server" : "in mcp-exec.json, for servers without protocol mcp");
+                return failure_set(failure, FAILURE_TOO_LARGE,
+                                   "%s has %llu bytes, and the limit is %llu (limits.message of the server)",
+                                   spec->tool ? "arguments" : "params", (unsigned long long)size,
+                                   (unsigned long long)limit);
 
         file = call->file = new0(CallFile, 1);
         if (!file)
@@ -58,7 +57,7 @@ int call_file_new(Call *call, const CallSpec *spec, Failure *failure) {
         file->scanned = true;
         file->uid = call->client->uid;
         file->request.file = memory_file_ref(spec->file);
-        if (!streams || size <= SMALL_MAX)
+        if (size <= SMALL_MAX)
                 return read_text(file, 0, size, failure);
 
         /* Its pages are the caller's, but are kept for the call when he has closed it. */
@@ -68,7 +67,8 @@ int call_file_new(Call *call, const CallSpec *spec, Failure *failure) {
 
         file->charged = size;
         file->scan.depth_max = config->limits.depth;
-        file->scan.arguments = spec->tool;
+        file->scan.form = spec->tool && form <= REQUEST_FILE_CONTROL ? REQUEST_FILE_ARGUMENTS : form;
+        file->tool = spec->tool;
         return 0;
 }
 
@@ -139,7 +139,7 @@ static int look(CallFile *file, Failure *failure) {
         if (r >= 0)
                 r = request_file_scan_finish(&file->scan);
         if (r < 0)
-                return call_refuse_params(file->scan.arguments ? "arguments" : "params", r, file->scan.depth_max,
+                return call_refuse_params(file->tool ? "arguments" : "params", r, file->scan.depth_max,
                                           &file->scan.error, failure);
 
         return submit(file, failure);

@@ -9,7 +9,8 @@
 
 #define METHOD_MAX_BYTES 256
 #define TOOL_MAX_BYTES 1024
-#define RECORD_TEXT_MAX 256 /* of what a caller wrote, in the record of its call */
+#define PROGRESS_PER_SECOND 20 /* messages of one call: each is a signal */
+#define RECORD_TEXT_MAX 256    /* of what a caller wrote, in the record of its call */
 
 /* What a client can't ask for, because the broker says it itself, or because it has no one answer */
 static int check_method(const CallSpec *spec, Failure *failure) {
@@ -168,6 +169,17 @@ void call_fail(Call *call, const Failure *failure) {
         call_end(call, &(Outcome){ .failure = failure });
 }
 
+bool call_tells_progress(Call *call) {
+        uint64_t now = now_monotonic(call->manager);
+
+        if (now >= usec_add(call->progress_since, USEC_PER_SEC)) {
+                call->progress_since = now;
+                call->n_progress = 0;
+        }
+
+        return call->n_progress++ < PROGRESS_PER_SECOND;
+}
+
 /* The caller knows its request by the token that it chose, the worker by one of the broker. */
 static void on_progress(Request *request, JsonSlice params, const JsonTraits *traits) {
         Call *call = (Call *)((char *)request - offsetof(Call, request));
@@ -180,7 +192,7 @@ static void on_progress(Request *request, JsonSlice params, const JsonTraits *tr
                 return;
         }
 
-        if (json_append(&text, before, traits) >= 0 &&
+        if (call_tells_progress(call) && json_append(&text, before, traits) >= 0 &&
             json_append(&text, request->params.token, &request->params.traits) >= 0 &&
             json_append(&text, behind, traits) >= 0)
                 call->manager->handlers->notification(
@@ -293,6 +305,7 @@ int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *
 
         *call = (Call){
                 .request = { .kind = spec->kind,
+                             .uid = client->uid,
                              .caller = client,
                              .method = spec->method,
                              .large = spec->large,

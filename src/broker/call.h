@@ -12,7 +12,9 @@ struct Call {
         Client *client;
         Server *server; /* once it is submitted */
         const char *server_name;
-        uint64_t started; /* usec, CLOCK_MONOTONIC */
+        uint64_t started;        /* usec, CLOCK_MONOTONIC */
+        uint64_t progress_since; /* likewise; n_progress have been told since */
+        unsigned n_progress;
         size_t bytes;
         CallFile *file; /* its params stand in a file */
         void (*done)(Call *call, const Outcome *outcome);
@@ -39,6 +41,9 @@ typedef struct CallSpec {
 /* Checks, charges and submits a call. What spec points to has to stay until done(). Fails with -EREMOTEIO and *failure;
  * done() isn't called then, and the record is the caller's to leave. */
 int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *failure);
+
+/* Whether what its server says of its progress may be passed on: so many messages a second may. */
+bool call_tells_progress(Call *call);
 
 /* For a call that was refused before it came so far: the record that each call leaves in the log, its level a setting.
  * tool may be NULL. started: usec, CLOCK_MONOTONIC; 0: just now. */

@@ -3,97 +3,127 @@
 
 #include "broker/config-file.h"
 
-static cJSON *describe_section(cJSON *parent, const char *name) {
-        return cJSON_AddObjectToObject(parent, name);
+/* What is made of a configuration: all of it, or nothing. */
+typedef struct Description {
+        cJSON *tree;
+        bool incomplete; /* no memory for a part */
+} Description;
+
+/* Takes item, and returns it if it was added. name: NULL in an array. */
+static cJSON *add(Description *d, cJSON *parent, const char *name, cJSON *item) {
+        if (!item || !(name ? cJSON_AddItemToObject(parent, name, item) : cJSON_AddItemToArray(parent, item))) {
+                cJSON_Delete(item);
+                d->incomplete = true;
+                return NULL;
+        }
+
+        return item;
 }
 
-static void describe_seconds(cJSON *parent, const char *name, uint64_t usec) {
-        (void)cJSON_AddNumberToObject(parent, name, (double)usec / USEC_PER_SEC);
+static cJSON *add_section(Description *d, const char *name) {
+        return add(d, d->tree, name, cJSON_CreateObject());
 }
 
-static void describe_ids(cJSON *parent, const char *name, const uid_t *ids, size_t n) {
-        cJSON *array = cJSON_AddArrayToObject(parent, name);
+static void add_text(Description *d, cJSON *parent, const char *name, const char *text) {
+        (void)add(d, parent, name, cJSON_CreateString(text));
+}
+
+static void add_bool(Description *d, cJSON *parent, const char *name, bool value) {
+        (void)add(d, parent, name, cJSON_CreateBool(value));
+}
+
+static void add_number(Description *d, cJSON *parent, const char *name, double value) {
+        (void)add(d, parent, name, cJSON_CreateNumber(value));
+}
+
+static void add_seconds(Description *d, cJSON *parent, const char *name, uint64_t usec) {
+        add_number(d, parent, name, (double)usec / USEC_PER_SEC);
+}
+
+static void add_ids(Description *d, cJSON *parent, const char *name, const uid_t *ids, size_t n) {
+        cJSON *array = add(d, parent, name, cJSON_CreateArray());
 
         for (size_t i = 0; i < n; i++)
-                (void)cJSON_AddItemToArray(array, cJSON_CreateNumber(ids[i]));
+                add_number(d, array, NULL, ids[i]);
 }
 
 static char *describe(const ServerConfig *config, const char *launcher, const char *path, const char *sandbox) {
-        cJSON *tree = cJSON_CreateObject(), *part;
+        Description made = { .tree = cJSON_CreateObject() }, *d = &made;
+        cJSON *tree = d->tree, *part;
         char *text;
 
-        (void)cJSON_AddStringToObject(tree, "name", config->name);
-        (void)cJSON_AddStringToObject(tree, "description", config->description ?: "");
-        (void)cJSON_AddStringToObject(tree, "file", config->file);
-        (void)cJSON_AddBoolToObject(tree, "disabled", config->disabled);
-        (void)cJSON_AddBoolToObject(tree, "executor", config->executor);
+        add_text(d, tree, "name", config->name);
+        add_text(d, tree, "description", config->description ?: "");
+        add_text(d, tree, "file", config->file);
+        add_bool(d, tree, "disabled", config->disabled);
+        add_bool(d, tree, "executor", config->executor);
 
-        part = cJSON_AddArrayToObject(tree, "argv");
+        part = add(d, tree, "argv", cJSON_CreateArray());
         for (char **s = config->argv; *s; s++)
-                (void)cJSON_AddItemToArray(part, cJSON_CreateString(*s));
+                add_text(d, part, NULL, *s);
 
-        part = cJSON_AddArrayToObject(tree, "environment");
+        part = add(d, tree, "environment", cJSON_CreateArray());
         for (const char *const *s = (const char *const[]){ "PATH", "LANG", "HOME", NULL }; *s; s++)
-                (void)cJSON_AddItemToArray(part, cJSON_CreateString(*s));
+                add_text(d, part, NULL, *s);
         for (char **s = config->environment; s && *s; s++) {
                 char name[256];
 
                 (void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(*s, "="), *s);
                 if (!streq(name, "PATH") && !streq(name, "LANG") && !streq(name, "HOME"))
-                        (void)cJSON_AddItemToArray(part, cJSON_CreateString(name));
+                        add_text(d, part, NULL, name);
         }
 
-        (void)cJSON_AddStringToObject(tree, "path", path);
+        add_text(d, tree, "path", path);
         if (config->cwd)
-                (void)cJSON_AddStringToObject(tree, "cwd", config->cwd);
-        (void)cJSON_AddStringToObject(tree, "launcher", launcher);
-        (void)cJSON_AddStringToObject(tree, "protocol", server_protocol_to_string(config->protocol));
-        (void)cJSON_AddStringToObject(tree, "transport", server_transport_to_string(config->transport));
-        (void)cJSON_AddStringToObject(tree, "isolation", server_isolation_to_string(config->isolation));
-        (void)cJSON_AddStringToObject(tree, "scope", server_scope_to_string(config->scope));
-        (void)cJSON_AddStringToObject(tree, "era", mcp_era_to_string(config->era));
-        (void)cJSON_AddStringToObject(tree, "lists", server_lists_to_string(config->lists));
-        part = cJSON_AddArrayToObject(tree, "tools_digest");
+                add_text(d, tree, "cwd", config->cwd);
+        add_text(d, tree, "launcher", launcher);
+        add_text(d, tree, "protocol", server_protocol_to_string(config->protocol));
+        add_text(d, tree, "transport", server_transport_to_string(config->transport));
+        add_text(d, tree, "isolation", server_isolation_to_string(config->isolation));
+        add_text(d, tree, "scope", server_scope_to_string(config->scope));
+        add_text(d, tree, "era", mcp_era_to_string(config->era));
+        add_text(d, tree, "lists", server_lists_to_string(config->lists));
+        part = add(d, tree, "tools_digest", cJSON_CreateArray());
         for (char **s = config->tools_digest; s && *s; s++)
-                (void)cJSON_AddItemToArray(part, cJSON_CreateString(*s));
-        (void)cJSON_AddBoolToObject(tree, "idempotent", config->idempotent);
+                add_text(d, part, NULL, *s);
+        add_bool(d, tree, "idempotent", config->idempotent);
 
-        part = describe_section(tree, "keep_alive");
-        (void)cJSON_AddBoolToObject(part, "enabled", config->keep_alive.enabled);
-        describe_seconds(part, "timeout", config->keep_alive.timeout);
-        describe_seconds(part, "check_interval", config->keep_alive.check_interval);
+        part = add_section(d, "keep_alive");
+        add_bool(d, part, "enabled", config->keep_alive.enabled);
+        add_seconds(d, part, "timeout", config->keep_alive.timeout);
+        add_seconds(d, part, "check_interval", config->keep_alive.check_interval);
 
-        part = describe_section(tree, "pool");
-        (void)cJSON_AddNumberToObject(part, "min", config->pool.min);
-        (void)cJSON_AddNumberToObject(part, "max", config->pool.max);
-        (void)cJSON_AddNumberToObject(part, "concurrency", config->pool.concurrency);
-        (void)cJSON_AddNumberToObject(part, "queue", config->pool.queue);
+        part = add_section(d, "pool");
+        add_number(d, part, "min", config->pool.min);
+        add_number(d, part, "max", config->pool.max);
+        add_number(d, part, "concurrency", config->pool.concurrency);
+        add_number(d, part, "queue", config->pool.queue);
 
-        part = describe_section(tree, "recycle");
-        (void)cJSON_AddNumberToObject(part, "calls", config->recycle.calls);
-        describe_seconds(part, "lifetime", config->recycle.lifetime);
-        (void)cJSON_AddNumberToObject(part, "memory", config->recycle.memory);
+        part = add_section(d, "recycle");
+        add_number(d, part, "calls", config->recycle.calls);
+        add_seconds(d, part, "lifetime", config->recycle.lifetime);
+        add_number(d, part, "memory", config->recycle.memory);
 
-        part = describe_section(tree, "timeouts");
-        describe_seconds(part, "start", config->timeouts.start);
-        describe_seconds(part, "call", config->timeouts.call);
-        describe_seconds(part, "call_max", config->timeouts.call_max);
-        describe_seconds(part, "stop", config->timeouts.stop);
+        part = add_section(d, "timeouts");
+        add_seconds(d, part, "start", config->timeouts.start);
+        add_seconds(d, part, "call", config->timeouts.call);
+        add_seconds(d, part, "call_max", config->timeouts.call_max);
+        add_seconds(d, part, "stop", config->timeouts.stop);
 
-        part = describe_section(tree, "restart");
-        (void)cJSON_AddNumberToObject(part, "burst", config->restart.burst);
-        describe_seconds(part, "interval", config->restart.interval);
+        part = add_section(d, "restart");
+        add_number(d, part, "burst", config->restart.burst);
+        add_seconds(d, part, "interval", config->restart.interval);
 
-        part = describe_section(tree, "limits");
-        (void)cJSON_AddNumberToObject(part, "message", config->limits.message);
-        (void)cJSON_AddNumberToObject(part, "depth", config->limits.depth);
+        part = add_section(d, "limits");
+        add_number(d, part, "message", config->limits.message);
+        add_number(d, part, "depth", config->limits.depth);
 
-        (void)cJSON_AddItemToObject(tree, "sandbox", cJSON_CreateRaw(sandbox));
-        part = describe_section(tree, "access");
-        describe_ids(part, "users", config->access.uids, config->access.n_uids);
-        describe_ids(part, "groups", config->access.gids, config->access.n_gids);
+        (void)add(d, tree, "sandbox", cJSON_CreateRaw(sandbox));
+        part = add_section(d, "access");
+        add_ids(d, part, "users", config->access.uids, config->access.n_uids);
+        add_ids(d, part, "groups", config->access.gids, config->access.n_gids);
 
-        text = cJSON_Print(tree);
+        text = d->incomplete ? NULL : cJSON_Print(tree);
         cJSON_Delete(tree);
         return text;
 }

@@ -430,6 +430,9 @@ void settings_init(Settings *settings) {
                         .finished_jobs_per_user = 32,
                         .payload_bytes_per_user = 256 << 20,
                         .payload_bytes = UINT64_C(1) << 30,
+                        .unread_bytes_per_connection = 16 << 20,
+                        .unread_bytes_per_user = 32 << 20,
+                        .unread_bytes = 64 << 20,
                 },
         };
 }
@@ -469,6 +472,11 @@ int config_read_settings(const char *file, const char *text, size_t size, Proble
                 { "payload_bytes_per_user", config_read_number, SETTING(limits.payload_bytes_per_user), .min = 1,
                   .max = 1e12 },
                 { "payload_bytes", config_read_number, SETTING(limits.payload_bytes), .min = 1, .max = 1e12 },
+                { "unread_bytes_per_connection", config_read_number, SETTING(limits.unread_bytes_per_connection),
+                  .min = 1 << 20, .max = 1e12 },
+                { "unread_bytes_per_user", config_read_number, SETTING(limits.unread_bytes_per_user), .min = 1 << 20,
+                  .max = 1e12 },
+                { "unread_bytes", config_read_number, SETTING(limits.unread_bytes), .min = 1 << 20, .max = 1e12 },
         };
         static const ConfigSection limits_section = { limits, ELEMENTSOF(limits) };
         static const ConfigKey keys[] = {

@@ -30,13 +30,15 @@ typedef struct Settings {
                 uint64_t message; /* one inline request or reply */
                 unsigned jobs_per_user, jobs, finished_jobs_per_user;
                 uint64_t payload_bytes_per_user, payload_bytes;
+                uint64_t unread_bytes_per_connection, unread_bytes_per_user, unread_bytes; /* on the bus */
         } limits;
 } Settings;
 
 void settings_init(Settings *settings); /* the defaults */
 
-/* Reads the text of a file in servers.d. Returns the servers, an array of *ret_n, or -EBADMSG, or -ENOMEM, with what is wrong
- * added to problems; -ENOMEM. stem: the file's name without .json, the name of a server that doesn't say its own. */
+/* Reads the text of a file in servers.d. Returns the servers, an array of *ret_n, or -EBADMSG, or -ENOMEM, with what is
+ * wrong added to problems; -ENOMEM. stem: the file's name without .json, the name of a server that doesn't say its own.
+ */
 int config_read_servers(const char *file, const char *stem, const char *text, size_t size, ProblemList *problems,
                         ServerConfig ***ret, size_t *ret_n);
 

@@ -272,6 +272,7 @@ static int subscription_ask(Subscription *subscription, Failure *failure) {
         subscription->state = worker ? SUBSCRIPTION_ASKED : SUBSCRIPTION_STARTING;
         subscription->request = (Request){
                 .kind = worker ? REQUEST_CALL : REQUEST_WARM_UP,
+                .uid = subscription->server_pool->uid,
                 .caller = subscription->server_pool,
                 .method = "resources/subscribe",
                 .params.text = { subscription->params, strlen(subscription->params) },
@@ -509,6 +510,7 @@ int interests_set_level(ServerPool *server_pool, const void *subscriber, McpLeve
         level->reply = reply;
         level->request = (Request){
                 .kind = REQUEST_CALL,
+                .uid = server_pool->uid,
                 .caller = server_pool,
                 .method = "logging/setLevel",
                 .params.text = { level_params[wanted], strlen(level_params[wanted]) },

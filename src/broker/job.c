@@ -134,6 +134,9 @@ static void on_done(Call *call, const Outcome *outcome) {
                 job->traits = outcome->traits;
         }
 
+        /* What it was asked is charged while the call is under way, and isn't kept for longer. */
+        free(job->params);
+        job->params = NULL;
         job->finished_realtime = now(manager, CLOCK_REALTIME);
         job->expires = usec_add(now(manager, CLOCK_MONOTONIC), manager->quota.settings.keep_jobs);
         quota_release_job(&manager->quota, job->client->uid);
@@ -163,7 +166,8 @@ static void on_progress(Call *call, JsonSlice params) {
         job->progress = number(json_get(params, "progress"));
         job->total = number(json_get(params, "total"));
         job->progress_message = message.size <= PROGRESS_MESSAGE_MAX ? json_decode(message) : NULL;
-        job->manager->handlers->job_progress(job->manager->userdata, job);
+        if (call_tells_progress(call))
+                job->manager->handlers->job_progress(job->manager->userdata, job);
 }
 
 static int copy(const char *text, char **ret) {
@@ -200,11 +204,15 @@ static int job_new(Manager *manager, const Client *client, const JobSpec *spec, 
         return 0;
 }
 
-int job_start(Manager *manager, const Client *client, const JobSpec *spec, Job **ret, Failure *failure) {
+int job_start(Manager *manager, Client *client, const JobSpec *spec, Job **ret, Failure *failure) {
+        Server *server = manager_find_server(manager, spec->server);
         _cleanup_(job_freep) Job *job = NULL;
         int r;
 
-        r = job_new(manager, client, spec, &job);
+        /* The connection's own workers go with it, also those that nothing but a job has used. */
+        r = server ? client_note_server(client, server) : 0;
+        if (r >= 0)
+                r = job_new(manager, client, spec, &job);
         if (r < 0)
                 return failure_set(failure, FAILURE_UNAVAILABLE, "The job can't be started: %s", strerror(-r));
 

@@ -41,7 +41,7 @@ const char *job_state_to_string(JobState state);
 
 /* Starts a call of client's, which is not told of it any more but by the manager's handlers. Fails with -EREMOTEIO and
  * *failure. */
-int job_start(Manager *manager, const Client *client, const JobSpec *spec, Job **ret, Failure *failure);
+int job_start(Manager *manager, Client *client, const JobSpec *spec, Job **ret, Failure *failure);
 
 /* Of one that is under way: its worker is told to give it up. Of one that is done: it is forgotten. */
 void job_cancel(Job *job);

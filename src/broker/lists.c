@@ -144,6 +144,7 @@ static ListCache *cache_free(ListCache *cache) {
 static int fetch_page(ListCache *cache, Pool *pool, Failure *failure) {
         cache->request = (Request){
                 .kind = REQUEST_CALL,
+                .uid = QUOTA_EVERYBODY,
                 .method = list_method(cache->kind),
                 .params.text = { cache->cursor, cache->cursor ? strlen(cache->cursor) : 0 },
                 .done = fetch_done,

@@ -13,6 +13,7 @@ typedef struct ListCache ListCache;
 typedef struct ListStore ListStore;
 typedef struct Interests Interests;
 typedef struct Session Session;
+typedef TAILQ_HEAD(SessionList, Session) SessionList;
 typedef struct SessionServer SessionServer;
 
 /* What the manager tells whoever shows it to the world. */
@@ -89,7 +90,7 @@ struct Manager {
         TAILQ_HEAD(, Payload) payloads; /* that are open elsewhere alone */
         sd_event_source *payload_timer;
         uint64_t payload_pause; /* usec, until these are looked at again */
-        TAILQ_HEAD(, Session) sessions;
+        SessionList sessions;
         sd_event_source *sessions_source; /* what has to be done for them when the loop is back */
 };
 

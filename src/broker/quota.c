@@ -54,6 +54,23 @@ static int exceeded(Failure *failure, const char *what, unsigned long long limit
                            "Too many %s: the limit is %llu (limits.%s in mcp-exec.json)", what, limit, key);
 }
 
+/* Fair shares of what is there for all: nobody has more than he leaves to the others. So there is something left for
+ * one who has nothing, however many want everything, and who has more than that gets no more before it is less. */
+static int check_all(uint64_t own, uint64_t all, uint64_t n, uint64_t limit, const char *what, const char *key,
+                     Failure *failure) {
+        uint64_t left = limit - MIN(all, limit);
+
+        if (n > left)
+                return exceeded(failure, what, limit, key);
+        if (n > 0 && own > left - n)
+                return failure_set(failure, FAILURE_LIMITS_EXCEEDED,
+                                   "Too many %s: the limit is %llu (limits.%s in mcp-exec.json), this user has %llu of "
+                                   "these, and the %llu that are left are for others",
+                                   what, (unsigned long long)limit, key, (unsigned long long)own,
+                                   (unsigned long long)left);
+        return 0;
+}
+
 int quota_charge_call(Quota *quota, uid_t uid, unsigned n_connection, size_t bytes, Failure *failure) {
         const __typeof__(quota->settings.limits) *limits = &quota->settings.limits;
         QuotaUser *user = get_user(quota, uid);
@@ -67,13 +84,14 @@ int quota_charge_call(Quota *quota, uid_t uid, unsigned n_connection, size_t byt
                              "calls_per_connection");
         else if (user->calls >= limits->calls_per_user)
                 r = exceeded(failure, "calls of this user are under way", limits->calls_per_user, "calls_per_user");
-        else if (quota->calls >= limits->calls)
-                r = exceeded(failure, "calls are under way", limits->calls, "calls");
         else if (bytes > limits->queued_bytes_per_user - MIN(user->queued_bytes, limits->queued_bytes_per_user))
                 r = exceeded(failure, "bytes of this user's calls are held", limits->queued_bytes_per_user,
                              "queued_bytes_per_user");
-        else if (bytes > limits->queued_bytes - MIN(quota->queued_bytes, limits->queued_bytes))
-                r = exceeded(failure, "bytes of calls are held", limits->queued_bytes, "queued_bytes");
+        else
+                r = check_all(user->calls, quota->calls, 1, limits->calls, "calls are under way", "calls", failure);
+        if (r >= 0)
+                r = check_all(user->queued_bytes, quota->queued_bytes, bytes, limits->queued_bytes,
+                              "bytes of calls are held", "queued_bytes", failure);
         if (r < 0) {
                 put_user(quota, user);
                 return r;
@@ -109,8 +127,9 @@ int quota_charge_session(Quota *quota, uid_t uid, Failure *failure) {
 
         if (user->sessions >= limits->sessions_per_user)
                 r = exceeded(failure, "sessions of this user are open", limits->sessions_per_user, "sessions_per_user");
-        else if (quota->sessions >= limits->sessions)
-                r = exceeded(failure, "sessions are open", limits->sessions, "sessions");
+        else
+                r = check_all(user->sessions, quota->sessions, 1, limits->sessions, "sessions are open", "sessions",
+                              failure);
         if (r < 0) {
                 put_user(quota, user);
                 return r;
@@ -134,23 +153,36 @@ void quota_release_session(Quota *quota, uid_t uid) {
 
 int quota_charge_worker(Quota *quota, uid_t uid, Failure *failure) {
         const __typeof__(quota->settings.limits) *limits = &quota->settings.limits;
-        QuotaUser *user;
+        QuotaUser *user = uid == QUOTA_EVERYBODY ? NULL : get_user(quota, uid);
+        int r;
 
-        if (quota->workers >= limits->workers)
-                return exceeded(failure, "workers are running", limits->workers, "workers");
+        if (uid != QUOTA_EVERYBODY && !user)
+                return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
 
-        if (uid != QUOTA_EVERYBODY) {
-                user = get_user(quota, uid);
-                if (!user)
-                        return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
-                if (user->workers >= limits->workers_per_user)
-                        return exceeded(failure, "workers of this user are running", limits->workers_per_user,
-                                        "workers_per_user");
-                user->workers++;
+        if (user && user->workers >= limits->workers_per_user)
+                r = exceeded(failure, "workers of this user are running", limits->workers_per_user, "workers_per_user");
+        else
+                r = check_all(user ? user->workers : 0, quota->workers, 1, limits->workers, "workers are running",
+                              "workers", failure);
+        if (r >= 0) {
+                quota->workers++;
+                if (user)
+                        user->workers++;
         }
 
-        quota->workers++;
-        return 0;
+        if (user)
+                put_user(quota, user);
+        return r;
+}
+
+bool quota_user_has_all_workers(const Quota *quota, uid_t uid) {
+        const QuotaUser *user;
+
+        TAILQ_FOREACH(user, &quota->users, link)
+                if (user->uid == uid)
+                        return user->workers >= quota->settings.limits.workers_per_user;
+
+        return false;
 }
 
 void quota_release_worker(Quota *quota, uid_t uid) {
@@ -175,8 +207,8 @@ int quota_charge_job(Quota *quota, uid_t uid, Failure *failure) {
 
         if (user->jobs >= limits->jobs_per_user)
                 r = exceeded(failure, "jobs of this user are under way", limits->jobs_per_user, "jobs_per_user");
-        else if (quota->jobs >= limits->jobs)
-                r = exceeded(failure, "jobs are under way", limits->jobs, "jobs");
+        else
+                r = check_all(user->jobs, quota->jobs, 1, limits->jobs, "jobs are under way", "jobs", failure);
         if (r < 0) {
                 put_user(quota, user);
                 return r;
@@ -209,8 +241,9 @@ int quota_charge_payload(Quota *quota, uid_t uid, uint64_t bytes, Failure *failu
         if (user && bytes > limits->payload_bytes_per_user - MIN(user->payload_bytes, limits->payload_bytes_per_user))
                 r = exceeded(failure, "bytes of results are held for this user", limits->payload_bytes_per_user,
                              "payload_bytes_per_user");
-        else if (bytes > limits->payload_bytes - MIN(quota->payload_bytes, limits->payload_bytes))
-                r = exceeded(failure, "bytes of results are held", limits->payload_bytes, "payload_bytes");
+        else
+                r = check_all(user ? user->payload_bytes : 0, quota->payload_bytes, bytes, limits->payload_bytes,
+                              "bytes of results are held", "payload_bytes", failure);
         if (r >= 0) {
                 quota->payload_bytes += bytes;
                 if (user)

@@ -3,7 +3,8 @@
 #include "broker/config-file.h"
 #include "worker/failure.h"
 
-/* What callers may make grow: counted per user and for all, charged here and released here. */
+/* What callers may make grow: counted per user and for all, charged here and released here. Of what is for all nobody
+ * gets more than he leaves to the others, but for QUOTA_EVERYBODY. */
 
 #define QUOTA_EVERYBODY ((uid_t)-1) /* for what belongs to no user: counted for all only */
 
@@ -29,6 +30,8 @@ void quota_release_session(Quota *quota, uid_t uid);
 
 int quota_charge_worker(Quota *quota, uid_t uid, Failure *failure);
 void quota_release_worker(Quota *quota, uid_t uid);
+/* Whether it is his own limit that keeps a user from one more, and not what is left for all */
+bool quota_user_has_all_workers(const Quota *quota, uid_t uid);
 
 /* Jobs that are under way; their calls are charged as all others. */
 int quota_charge_job(Quota *quota, uid_t uid, Failure *failure);

@@ -66,7 +66,7 @@ static bool shares_limit(const ServerPool *server_pool, const ServerPool *other,
 /* Where a limit is reached, the worker that has been idle longest makes room. True: one is leaving. */
 static bool make_room(ServerPool *server_pool) {
         Manager *manager = server_pool->server->manager;
-        bool of_all = manager->quota.workers >= manager->quota.settings.limits.workers;
+        bool of_all = !quota_user_has_all_workers(&manager->quota, server_pool->uid);
         Worker *worker, *idlest = NULL;
         ServerPool *other;
         Server *server;

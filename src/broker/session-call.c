@@ -191,6 +191,7 @@ static SessionCall *call_new(Session *session, const SessionCallSpec *spec) {
 
         *call = (SessionCall){
                 .request = { .kind = spec->kind,
+                             .uid = session->client->uid,
                              .caller = session->client,
                              .params = spec->params,
                              .pinned = spec->pinned,

@@ -314,6 +314,7 @@ static int get_hello(Session *session, SessionServer *server, McpHello *ret, Fai
 
         server->warm_up = (Request){
                 .kind = REQUEST_WARM_UP,
+                .uid = session->client->uid,
                 .caller = session->client,
                 .method = "",
                 .done = warmed_up,

@@ -133,20 +133,36 @@ void session_update(Session *session) {
                                                     stream_unsent(session->stream) <= SESSION_UNSENT_SOFT);
 }
 
+/* Sessions take turns at what a limit has kept from them: one that got something comes last the next time. */
+static void go_on(Session *session) {
+        SessionList *sessions = &session->manager->sessions;
+        unsigned n_calls = session->client->n_calls - session->n_displaced;
+
+        if (session->n_displaced > 0)
+                session_resubmit(session);
+        if (!TAILQ_EMPTY(&session->held))
+                session_pump(session);
+        if (session->client->n_calls - session->n_displaced > n_calls) {
+                TAILQ_REMOVE(sessions, session, link);
+                TAILQ_INSERT_TAIL(sessions, session, link);
+        }
+}
+
 static int on_loop(sd_event_source *source _unused_, void *userdata) {
         Manager *manager = userdata;
+        const Session *last = TAILQ_LAST(&manager->sessions, SessionList);
         Session *session, *next;
+        bool done = false;
 
         cork_begin();
-        TAILQ_FOREACH_SAFE(session, &manager->sessions, link, next)
+        for (session = TAILQ_FIRST(&manager->sessions); session && !done; session = next) {
+                done = session == last;
+                next = TAILQ_NEXT(session, link);
                 if (session->state == SESSION_CLOSED)
                         end(session);
-                else {
-                        if (session->n_displaced > 0)
-                                session_resubmit(session);
-                        if (!TAILQ_EMPTY(&session->held))
-                                session_pump(session);
-                }
+                else if (session->n_displaced > 0 || !TAILQ_EMPTY(&session->held))
+                        go_on(session);
+        }
         cork_end();
 
         return 0;

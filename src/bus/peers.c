@@ -45,14 +45,23 @@ int peers_add(Service *service, Client *client, Connection *connection) {
         peer->connection = connection;
         TAILQ_INIT(&peer->verdicts);
         client->peer = peer;
+        if (turns_add(service, client) < 0) {
+                client->peer = NULL;
+                free(peer);
+                client_free(client);
+                return -ENOMEM;
+        }
+
         TAILQ_INSERT_HEAD(&service->manager->clients, client, link);
         return 0;
 }
 
-static void forget(Service *service, Client *client) {
+static void forget(Service *service, Client *client, bool answer) {
         Peer *peer = client->peer;
 
         authorize_forget(service, client);
+        if (peer)
+                turns_remove(service, client, answer);
         if (peer && peer->connection)
                 peer->connection->client = NULL;
         if (peer)
@@ -65,7 +74,7 @@ static void forget(Service *service, Client *client) {
 
 void peers_remove(Service *service, Client *client) {
         log_debug("%s has left", client->name);
-        forget(service, client);
+        forget(service, client, /* answer= */ false);
         manager_client_gone(service->manager, client);
         service_maybe_idle(service);
 }
@@ -111,8 +120,11 @@ int peers_resume(Service *service, sd_bus_message *message) {
                 return r;
 
         private_resumed(service, bus);
-        if (bus == service->bus)
-                (void)peers_process_queue(service, &service->queue_source, on_queue, service);
+        if (bus != service->bus)
+                return 0;
+
+        service->n_resumed++;
+        (void)peers_process_queue(service, &service->queue_source, on_queue, service);
         return 0;
 }
 
@@ -189,8 +201,17 @@ static int on_credentials(sd_bus_message *reply, void *userdata, sd_bus_error *e
                 goto finish;
         }
 
-        for (unsigned i = 0; i < stranger->n_pending; i++)
-                bus_answered(stranger->pending[i], peers_resume(service, stranger->pending[i]));
+        /* They go on in turn with those of others. */
+        client = manager_find_client(service->manager, stranger->name);
+        for (unsigned i = 0; i < stranger->n_pending; i++) {
+                sd_bus_error refusal = SD_BUS_ERROR_NULL;
+
+                r = turns_wait(service, stranger->pending[i], client, &refusal);
+                if (r < 0)
+                        bus_answered(stranger->pending[i],
+                                     sd_bus_reply_method_errno(stranger->pending[i], r, &refusal));
+                sd_bus_error_free(&refusal);
+        }
 
 finish:
         stranger_free(stranger);
@@ -289,8 +310,8 @@ int peers_enter(Service *service, sd_bus_message *message, Client *client, sd_bu
         if (r != 0)
                 return r;
 
-        if (looks_at_objects(message))
-                unread_add(service, client, OBJECTS_SIZE);
+        /* Also errors, which nothing else counts */
+        unread_add(service, client, looks_at_objects(message) ? OBJECTS_SIZE : UNREAD_MESSAGE);
         return looks_at_objects(message) && authorize_view(service, message) == 0 ? 1 : 0;
 }
 
@@ -298,8 +319,11 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
         Service *service = userdata;
         const char *name = sd_bus_message_get_sender(message);
         uint8_t type = 0;
+        bool resumed = service->n_resumed > 0;
         Client *client;
+        int r;
 
+        service->n_resumed -= resumed;
         (void)sd_bus_message_get_type(message, &type);
         if (type != SD_BUS_MESSAGE_METHOD_CALL)
                 return 0;
@@ -313,7 +337,8 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
         /* Those who call often are found first. */
         TAILQ_REMOVE(&service->manager->clients, client, link);
         TAILQ_INSERT_HEAD(&service->manager->clients, client, link);
-        return peers_enter(service, message, client, error);
+        r = resumed ? 0 : turns_take(service, message, client, error);
+        return r != 0 ? r : peers_enter(service, message, client, error);
 }
 
 static int on_name_lost(sd_bus_message *message, void *userdata, sd_bus_error *error _unused_) {
@@ -359,5 +384,5 @@ void peers_done(Service *service) {
 
         authorize_refuse(service);
         TAILQ_FOREACH(client, &service->manager->clients, link)
-                forget(service, client);
+                forget(service, client, /* answer= */ true);
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "bus/service.h"
+#include "bus/turns.h"
 
 /* Who calls, and what that one may do. */
 
@@ -9,12 +10,14 @@ typedef struct Peer {
         Connection *connection; /* NULL: it is on the bus */
         TAILQ_HEAD(, Verdict) verdicts;
         unsigned n_verdicts;
+        Turn turn;
 
-        /* On the bus: bytes that it was sent, and of these the ones that it is known to have taken */
+        /* On the bus: bytes that it may not have read, and of these the ones that it was sent since the bus was asked
+         */
         Service *service;
-        uint64_t sent, taken, asked; /* asked: what was sent when the bus was asked last */
-        sd_bus_slot *statistics;     /* the question */
-        sd_bus_message *held[64];    /* that wait for it to read */
+        uint64_t unread, since_asked;
+        sd_bus_slot *statistics;  /* the question */
+        sd_bus_message *held[64]; /* that wait for it to read */
         unsigned n_held;
         size_t held_bytes;
         uint64_t held_since; /* usec, CLOCK_MONOTONIC */
@@ -115,8 +118,12 @@ int private_listen(Service *service);
 void private_pause(Service *service); /* new connections wait for the next service */
 void private_done(Service *service);
 void private_resumed(Service *service, sd_bus *bus); /* a message was put back into the queue of bus */
+const Client *private_client(const Service *service, const sd_bus *bus); /* NULL: there is none */
+void private_pause_reading(Connection *connection, bool pause);
 
 /* unread.c: what the clients on the bus haven't read */
+
+#define UNREAD_MESSAGE ((size_t)1024) /* bytes that a message without a payload is taken for */
 
 void unread_add(Service *service, const Client *client, size_t bytes);
 bool unread_takes_signals(const Service *service, const Client *client);

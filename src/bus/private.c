@@ -174,7 +174,9 @@ static int answer_as_bus(Connection *connection, sd_bus_message *message, sd_bus
 static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Connection *connection = userdata;
         const char *destination = sd_bus_message_get_destination(message);
+        bool resumed = connection->n_resumed > 0;
         uint8_t type = 0;
+        int r;
 
         (void)sd_bus_message_get_type(message, &type);
         if (sd_bus_message_is_signal(message, "org.freedesktop.DBus.Local", "Disconnected") > 0) {
@@ -196,12 +198,12 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
                 return 1;
 
         if (destination && streq(destination, DBUS_NAME)) {
-                int r = answer_as_bus(connection, message, error);
-
+                r = answer_as_bus(connection, message, error);
                 return r < 0 ? r : 1;
         }
 
-        return peers_enter(connection->service, message, connection->client, error);
+        r = resumed ? 0 : turns_take(connection->service, message, connection->client, error);
+        return r != 0 ? r : peers_enter(connection->service, message, connection->client, error);
 }
 
 static int read_groups(int fd, Client *client) {
@@ -433,6 +435,29 @@ void private_done(Service *service) {
                 connection_free(connection);
         service->listen_source = sd_event_source_disable_unref(service->listen_source);
         service->reserve_fd = safe_close(service->reserve_fd);
+}
+
+const Client *private_client(const Service *service, const sd_bus *bus) {
+        const Connection *connection;
+
+        TAILQ_FOREACH(connection, &service->connections, link)
+                if (connection->bus == bus)
+                        return connection->client;
+
+        return NULL;
+}
+
+/* Of the loop it is only its reading that matters: what is written waits for a moment, if the socket is full. */
+void private_pause_reading(Connection *connection, bool pause) {
+        bool paused = !sd_bus_get_event(connection->bus);
+        int r = 0;
+
+        if (pause && !paused)
+                r = sd_bus_detach_event(connection->bus);
+        else if (!pause && paused)
+                r = sd_bus_attach_event(connection->bus, connection->service->event, SD_EVENT_PRIORITY_NORMAL);
+        if (r < 0)
+                private_close_soon(connection, strerror(-r));
 }
 
 void private_resumed(Service *service, sd_bus *bus) {

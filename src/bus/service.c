@@ -46,7 +46,8 @@ uint64_t service_idle_timeout(const Service *service) {
 static bool idle(const Service *service) {
         /* Who holds a connection of its own would lose a call that races with leaving. */
         return manager_idle(service->manager) && service->n_strangers == 0 && service->n_checks == 0 &&
-               service->n_unproven == 0 && (service->stopping || service->n_connections == 0);
+               service->n_unproven == 0 && service->turns.n_waiting == 0 &&
+               (service->stopping || service->n_connections == 0);
 }
 
 static int on_released(sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
@@ -143,7 +144,7 @@ void service_maybe_idle(Service *service) {
                 break;
         case SERVICE_RELEASED:
                 if (service->manager->quota.calls == 0 && service->n_strangers == 0 && service->n_checks == 0 &&
-                    service->n_unproven == 0)
+                    service->n_unproven == 0 && service->turns.n_waiting == 0)
                         manager_leave(service->manager);
                 /* From the loop, for this can be called from within what would be freed. */
                 if (idle(service))
@@ -244,6 +245,7 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
                               .reserve_fd = -EBADF };
         TAILQ_INIT(&service->strangers);
         TAILQ_INIT(&service->connections);
+        turns_init(&service->turns);
 
         r = authorize_init(service);
         if (r < 0)
@@ -321,6 +323,7 @@ Service *service_free(Service *service) {
         sd_event_source_disable_unref(service->idle_source);
         sd_event_source_disable_unref(service->leave_source);
         sd_event_source_disable_unref(service->end_source);
+        turns_done(service);
         sd_event_source_disable_unref(service->passed_source);
         sd_event_source_disable_unref(service->queue_source);
         sd_bus_flush_close_unref(service->bus);

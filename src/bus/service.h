@@ -3,6 +3,7 @@
 #include <systemd/sd-bus.h>
 
 #include "broker/manager.h"
+#include "bus/turns.h"
 
 typedef struct Service Service;
 typedef struct Connection Connection;
@@ -36,12 +37,16 @@ struct Service {
 
         Client *caller;        /* of the method call that is being dispatched */
         const uid_t *audience; /* who sees the signal that is being written; NULL: none is */
+        Turns turns;
+        unsigned n_resumed; /* messages that were put back into the queue of the bus */
         TAILQ_HEAD(, Stranger) strangers;
         unsigned n_strangers;       /* connections that have called, and aren't known yet */
         TAILQ_HEAD(, Check) checks; /* messages that wait for polkit, or to be dispatched again */
         unsigned n_checks;          /* passed included */
         unsigned n_unproven;        /* messages that wait to know what their senders haven't read */
         bool no_statistics;         /* the bus doesn't tell */
+        uint64_t unread;            /* bytes that clients on the bus may not have read */
+        uint64_t unread_asked;      /* when it was asked about all; usec, CLOCK_MONOTONIC */
         struct Check *passed;       /* of the message that is being dispatched, which was held */
         sd_event_source *passed_source, *queue_source;
         uint64_t last_check; /* the number of the last question */

@@ -42,6 +42,7 @@ static void tell(Service *service, const Client *client, const News *news) {
         service->audience = &audience;
         send_news(bus, news, connection ? NULL : client->name);
         service->audience = NULL;
+        unread_add(service, client, UNREAD_MESSAGE);
 }
 
 /* owner: whom it concerns, or QUOTA_EVERYBODY */

@@ -7,65 +7,79 @@
 #include "bus/message-size.h"
 #include "bus/peers.h"
 
-#define ASK_FROM ((uint64_t)1 << 20) /* bytes that may wait, before which it isn't asked */
-#define CLIENT_MAX ((uint64_t)16 << 20)
-#define USER_MAX ((uint64_t)32 << 20) /* of all connections of one user that have more than ASK_FROM */
-#define ALL_MAX ((uint64_t)64 << 20)
-#define PATIENCE (5 * USEC_PER_SEC) /* calls are held for so long: who sends many at a time reads a moment later */
+#define ASK_FROM ((uint64_t)1 << 20)    /* bytes that may wait for one, before which it isn't asked */
+#define FEW ((uint64_t)1 << 16)         /* likewise where all clients together have much */
+#define SIGNALS_MAX ((uint64_t)4 << 20) /* for one, until which it is sent signals */
+#define HELD_PER_USER_MAX 256           /* messages */
+#define PATIENCE (5 * USEC_PER_SEC)     /* calls are held for so long: who sends many at a time reads a moment later */
 #define PAUSE (USEC_PER_SEC / 20)
+#define PAUSE_OF_ALL (USEC_PER_SEC / 2) /* between two questions about all that have more than a few */
 
-static uint64_t unread(const Peer *peer) {
-        return peer->sent - peer->taken;
+static void set_unread(Peer *peer, uint64_t bytes) {
+        peer->service->unread += bytes - peer->unread;
+        peer->unread = bytes;
 }
 
-static bool has_too_much(const Service *service, const Client *client, uint64_t *ret_bytes, uint64_t *ret_limit) {
-        uint64_t own = unread(client->peer), users = 0, all = 0;
+/* Together it may be what one user alone may not have. */
+static bool is_much(const Service *service) {
+        const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
+
+        return service->unread > MIN(limits->unread_bytes_per_user, limits->unread_bytes);
+}
+
+typedef struct Excess {
+        uint64_t bytes, limit;
+        const char *whose, *key;
+} Excess;
+
+/* Users count, not connections: one can have many, each with little. */
+static bool has_too_much(const Service *service, const Client *client, Excess *ret) {
+        const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
+        uint64_t own = ((const Peer *)client->peer)->unread, users = 0;
         const Client *other;
 
-        *ret_bytes = *ret_limit = 0;
-        if (own <= ASK_FROM)
+        *ret = (Excess){ own, limits->unread_bytes_per_connection, "this connection", "unread_bytes_per_connection" };
+        if (own > limits->unread_bytes_per_connection)
+                return true;
+        if (!is_much(service))
                 return false;
 
-        TAILQ_FOREACH(other, &service->manager->clients, link) {
-                uint64_t bytes = other->peer ? unread(other->peer) : 0;
+        TAILQ_FOREACH(other, &service->manager->clients, link)
+                if (other->peer && other->uid == client->uid)
+                        users += ((const Peer *)other->peer)->unread;
 
-                if (bytes <= ASK_FROM)
-                        continue;
-                users += other->uid == client->uid ? bytes : 0;
-                all += bytes;
-        }
+        *ret = (Excess){ users, limits->unread_bytes_per_user, "this user's connections", "unread_bytes_per_user" };
+        if (users > limits->unread_bytes_per_user)
+                return true;
 
-        *ret_bytes = own > CLIENT_MAX ? own : users > USER_MAX ? users : all;
-        *ret_limit = own > CLIENT_MAX ? CLIENT_MAX : users > USER_MAX ? USER_MAX : ALL_MAX;
-        return *ret_bytes > *ret_limit;
+        *ret = (Excess){ service->unread, limits->unread_bytes, "all connections", "unread_bytes" };
+        return service->unread > limits->unread_bytes && users > ASK_FROM;
 }
 
-static int refuse(sd_bus_error *error, uint64_t bytes, uint64_t limit) {
+static int refuse(sd_bus_error *error, const Excess *excess) {
         return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
-                                 "Answers of %llu bytes wait on the bus to be read by %s: the limit is %llu",
-                                 (unsigned long long)bytes,
-                                 limit == CLIENT_MAX ? "this connection"
-                                 : limit == USER_MAX ? "this user's connections"
-                                                     : "all connections",
-                                 (unsigned long long)limit);
+                                 "Messages of %llu bytes wait on the bus to be read by %s: the limit is %llu "
+                                 "(limits.%s in mcp-exec.json)",
+                                 (unsigned long long)excess->bytes, excess->whose, (unsigned long long)excess->limit,
+                                 excess->key);
 }
 
-static void ask(Service *service, const Client *client);
+static void ask_user(Service *service, const Client *client);
 
 static int on_pause(sd_event_source *source _unused_, uint64_t usec _unused_, void *userdata) {
         const Client *client = userdata;
         Peer *peer = client->peer;
 
         peer->again = sd_event_source_disable_unref(peer->again);
-        ask(peer->service, client);
+        ask_user(peer->service, client);
         return 0;
 }
 
 /* What waited to know how much it is goes on, waits for its caller to read, or is refused. */
 static void decide(Service *service, const Client *client) {
         Peer *peer = client->peer;
-        uint64_t bytes, limit;
-        bool refused = has_too_much(service, client, &bytes, &limit);
+        Excess excess;
+        bool refused = has_too_much(service, client, &excess);
 
         if (refused && peer->n_held > 0 && service_now(service) < usec_add(peer->held_since, PATIENCE) &&
             sd_event_add_time_relative(service->event, &peer->again, CLOCK_MONOTONIC, PAUSE, 0, on_pause,
@@ -79,7 +93,7 @@ static void decide(Service *service, const Client *client) {
                 int r;
 
                 memmove(peer->held, peer->held + 1, --peer->n_held * sizeof(peer->held[0]));
-                r = refused ? refuse(&error, bytes, limit) : peers_resume(service, message);
+                r = refused ? refuse(&error, &excess) : peers_resume(service, message);
                 if (r < 0)
                         (void)sd_bus_reply_method_errno(message, r, &error);
                 sd_bus_error_free(&error);
@@ -127,8 +141,9 @@ static int on_statistics(sd_bus_message *reply, void *userdata, sd_bus_error *er
                 outgoing = 0;
         }
 
-        /* The bus takes messages in their order: what was sent before the question it has taken. */
-        peer->taken = peer->asked - MIN(outgoing, peer->asked - peer->taken);
+        /* The bus takes messages in their order: what was sent before the question it has counted. What others have
+         * sent is in it as well. */
+        set_unread(peer, service->no_statistics ? 0 : outgoing + peer->since_asked);
         decide(service, client);
         service_maybe_idle(service);
         return 0;
@@ -140,24 +155,49 @@ static void ask(Service *service, const Client *client) {
         if (peer->statistics || peer->again || service->no_statistics)
                 return;
 
-        peer->asked = peer->sent;
+        peer->since_asked = 0;
         if (sd_bus_call_method_async(service->bus, &peer->statistics, "org.freedesktop.DBus", "/org/freedesktop/DBus",
                                      "org.freedesktop.DBus.Debug.Stats", "GetConnectionStats", on_statistics,
                                      (void *)client, "s", client->name) < 0)
-                peer->taken = peer->sent;
+                set_unread(peer, 0);
+}
+
+/* About all that may have much, once in a while */
+static void ask_all(Service *service) {
+        uint64_t now = service_now(service);
+        const Client *client;
+
+        if (now < service->unread_asked + PAUSE_OF_ALL)
+                return;
+
+        service->unread_asked = now;
+        TAILQ_FOREACH(client, &service->manager->clients, link)
+                if (client->peer && ((const Peer *)client->peer)->unread > FEW)
+                        ask(service, client);
+}
+
+/* The client's own answer comes last, and finds what is known of the others. */
+static void ask_user(Service *service, const Client *client) {
+        if (is_much(service))
+                ask_all(service);
+        ask(service, client);
 }
 
 void unread_add(Service *service, const Client *client, size_t bytes) {
         Peer *peer = client->peer;
 
-        if (!peer || peer->connection)
+        if (!peer || peer->connection || service->no_statistics)
                 return;
 
-        peer->sent += bytes;
-        if (service->no_statistics)
-                peer->taken = peer->sent;
-        else if (unread(peer) > ASK_FROM)
+        set_unread(peer, peer->unread + bytes);
+        peer->since_asked += bytes;
+        if (peer->unread > ASK_FROM)
                 ask(service, client);
+        if (is_much(service)) {
+                if (peer->unread > FEW)
+                        ask(service, client);
+                ask_all(service);
+        }
 }
 
 void peers_sent(Service *service, sd_bus_message *request, size_t bytes) {
@@ -168,33 +208,58 @@ void peers_sent(Service *service, sd_bus_message *request, size_t bytes) {
         private_sent(service, bus, bytes);
         if (client)
                 unread_add(service, client, bytes);
+        else
+                client = private_client(service, bus);
+        if (client)
+                turns_charge(service, client, bytes);
 }
 
 bool unread_takes_signals(const Service *service, const Client *client) {
-        uint64_t bytes, limit;
+        const Peer *peer = client->peer;
+        Excess excess;
 
-        return !client->peer || !has_too_much(service, client, &bytes, &limit);
+        return !peer ||
+               (peer->unread <= SIGNALS_MAX && (peer->unread <= FEW || !has_too_much(service, client, &excess)));
+}
+
+/* Whether one more message of so many bytes may be held */
+static bool has_room(const Service *service, const Client *client, size_t size) {
+        const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
+        uint64_t users = 0, all = 0;
+        const Client *other;
+        unsigned n = 0;
+
+        TAILQ_FOREACH(other, &service->manager->clients, link) {
+                const Peer *peer = other->peer;
+
+                if (!peer)
+                        continue;
+                all += peer->held_bytes;
+                users += other->uid == client->uid ? peer->held_bytes : 0;
+                n += other->uid == client->uid ? peer->n_held : 0;
+        }
+
+        return n < HELD_PER_USER_MAX && (users == 0 || users + size <= limits->queued_bytes_per_user) &&
+               (all == 0 || all + size <= limits->queued_bytes);
 }
 
 int unread_takes_calls(Service *service, sd_bus_message *message, const Client *client, sd_bus_error *error) {
         Peer *peer = client->peer;
-        uint64_t bytes, limit;
+        Excess excess;
         size_t size;
         int r;
 
-        if (!has_too_much(service, client, &bytes, &limit))
+        if (!has_too_much(service, client, &excess))
                 return 0;
 
         r = message_size(message, &size);
         if (r < 0)
                 return r;
-        if (peer->n_held == ELEMENTSOF(peer->held) ||
-            (peer->n_held > 0 &&
-             peer->held_bytes + size > service->manager->quota.settings.limits.queued_bytes_per_user))
-                return refuse(error, bytes, limit);
+        if (peer->n_held == ELEMENTSOF(peer->held) || !has_room(service, client, size))
+                return refuse(error, &excess);
 
         /* It may have read all of it since. */
-        ask(service, client);
+        ask_user(service, client);
         if (!peer->statistics && !peer->again)
                 return 0;
 
@@ -209,6 +274,7 @@ int unread_takes_calls(Service *service, sd_bus_message *message, const Client *
 void unread_forget(Service *service, const Client *client) {
         Peer *peer = client->peer;
 
+        set_unread(peer, 0);
         peer->statistics = sd_bus_slot_unref(peer->statistics);
         peer->again = sd_event_source_disable_unref(peer->again);
         for (; peer->n_held > 0; service->n_unproven--) {

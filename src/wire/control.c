@@ -63,6 +63,34 @@ static int control_append_request(Buffer *buffer, uint64_t id, McpEra era _unuse
         return r;
 }
 
+static int control_append_around_file(Buffer *head, Buffer *tail, uint64_t id, McpEra era, const char *method,
+                                      const McpParams *params, const RequestFileLayout *layout,
+                                      RequestFilePart ret[static 2], size_t *ret_n) {
+        size_t before = buffer_size(head);
+        McpParams without = { .text = { "{}", 2 }, .tool = params->tool };
+        int r;
+
+        r = control_append_request(head, id, era, method, &without);
+        if (r < 0)
+                return r;
+
+        /* In place of the empty arguments, or behind subtype */
+        buffer_truncate(head, buffer_size(head) - (params->tool ? strlen("{}}}\n") : strlen("}}\n")));
+        if (params->tool)
+                ret[0] = (RequestFilePart){ layout->begin, layout->end - layout->begin };
+        else {
+                ret[0] = (RequestFilePart){ layout->begin + 1, layout->end - layout->begin - 2 };
+                if (!layout->empty)
+                        r = buffer_append(head, ",", 1);
+        }
+        if (r >= 0)
+                r = buffer_append_string(tail, "}}\n");
+        if (r < 0)
+                buffer_truncate(head, before);
+        *ret_n = 1;
+        return r;
+}
+
 static int control_append_cancelled(Buffer *buffer, uint64_t id, const char *reason _unused_) {
         char text[128];
 
@@ -135,6 +163,10 @@ const WireProtocol control_protocol = {
         .read_params = mcp_params_read,
         .append_request = control_append_request,
         .append_cancelled = control_append_cancelled,
+        .file_form = REQUEST_FILE_CONTROL,
+        .append_around_file = control_append_around_file,
+        .result_name = "response",
+        .result_parent = "response",
         .parse = control_parse,
         .found_id = control_found_id,
 };

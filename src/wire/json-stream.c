@@ -74,8 +74,13 @@ static bool is_digit(char c) {
         return c >= '0' && c <= '9';
 }
 
+/* Depth of the members that are waited for */
+static unsigned level(const JsonStream *stream) {
+        return stream->parent ? 2 : 1;
+}
+
 static void keep_key(JsonStream *stream, const char *data, size_t size) {
-        if (!stream->in_key || stream->depth != 1)
+        if (!stream->in_key || stream->depth > level(stream))
                 return;
 
         size = MIN(size, sizeof(stream->key) - stream->key_size);
@@ -150,8 +155,9 @@ static int begin_key(JsonStream *stream, char c) {
         if (stream->depth == 1) {
                 stream->n_members++;
                 stream->key_offset = stream->offset;
-                stream->key_size = 0;
         }
+        if (stream->depth <= level(stream))
+                stream->key_size = 0;
         stream->in_key = true;
         keep_key(stream, &c, 1);
         stream->state = STRING;
@@ -165,12 +171,18 @@ static void end_container(JsonStream *stream) {
 
 /* Whether somebody waits for the member whose key has been read */
 static void match_key(JsonStream *stream) {
+        JsonSlice key = { stream->key, stream->key_size };
+
         stream->watched = false;
-        if (stream->depth != 1 || stream->key_size == sizeof(stream->key))
+        if (stream->depth == 1)
+                stream->in_parent =
+                        stream->parent && stream->key_size < sizeof(stream->key) && json_equal(key, stream->parent);
+        if (stream->depth != level(stream) || (stream->parent && !stream->in_parent) ||
+            stream->key_size == sizeof(stream->key))
                 return;
 
         for (size_t i = 0; i < stream->n_names && !stream->watched; i++)
-                if (json_equal((JsonSlice){ stream->key, stream->key_size }, stream->names[i])) {
+                if (json_equal(key, stream->names[i])) {
                         stream->watched = true;
                         stream->announced = false;
                         stream->member = i;
@@ -189,8 +201,12 @@ static void end_string(JsonStream *stream) {
 }
 
 static int take_escape(JsonStream *stream, char c) {
+        stream->escapes = true;
+        if (c == 'n' || c == 'r')
+                stream->escaped_breaks = true;
         if (c == 'u') {
                 stream->n_hex = 4;
+                stream->hex = 0;
                 stream->state = HEXADECIMAL;
         } else if (c && strchr("\"\\/bfnrt", c))
                 stream->state = STRING;
@@ -203,8 +219,12 @@ static int take_escape(JsonStream *stream, char c) {
 static int take_hexadecimal(JsonStream *stream, char c) {
         if (!c || !strchr("0123456789abcdefABCDEF", c))
                 return fail(stream, "\\u needs four hexadecimal digits");
-        if (--stream->n_hex == 0)
+        stream->hex = stream->hex << 4 | (unsigned)(is_digit(c) ? c - '0' : (c | 0x20) - 'a' + 10);
+        if (--stream->n_hex == 0) {
                 stream->state = STRING;
+                if (stream->hex == '\n' || stream->hex == '\r')
+                        stream->escaped_breaks = true;
+        }
 
         return 0;
 }
@@ -328,7 +348,7 @@ static int take_between(JsonStream *stream, char c) {
                 }
                 __attribute__((fallthrough));
         case VALUE:
-                if (stream->depth == 1 && stream->watched && !stream->announced)
+                if (stream->depth == level(stream) && stream->watched && !stream->announced)
                         return 0;
                 r = begin_value(stream, c);
                 break;
@@ -425,7 +445,7 @@ int json_stream_feed(JsonStream *stream, const char *data, size_t size, size_t *
                         stream->announced = true;
                         return JSON_STREAM_BEGIN;
                 }
-                if (stream->announced && stream->depth == 1 && stream->state == COMMA_OR_END) {
+                if (stream->announced && stream->depth == level(stream) && stream->state == COMMA_OR_END) {
                         stream->announced = stream->watched = false;
                         return JSON_STREAM_END;
                 }

@@ -18,6 +18,7 @@ typedef struct JsonStream {
         unsigned depth_max;
         const char *const *names; /* members to stop at */
         size_t n_names;
+        const char *parent; /* they are those of the object that is its member of this name; NULL: its own */
 
         /* Of what was taken */
         uint64_t offset; /* bytes */
@@ -29,15 +30,17 @@ typedef struct JsonStream {
         uint64_t open_offset;  /* of the outermost value's first byte */
         uint64_t close_offset; /* behind its last */
         bool is_object;        /* it is one */
+        bool escapes;          /* a string has escapes */
+        bool escaped_breaks;   /* among them line breaks */
         const char *reason;    /* what is wrong, once json_stream_feed() or _finish() has failed: at offset */
 
         /* Its own */
-        unsigned state, depth, n_hex, utf8_left, utf8_length;
+        unsigned state, depth, n_hex, hex, utf8_left, utf8_length;
         uint64_t containers[JSON_DEPTH_MAX / 64 + 1]; /* a bit for each level: it is an object */
         unsigned char utf8[4];
         const char *word;
         size_t word_at;
-        bool in_key, announced, watched;
+        bool in_key, in_parent, announced, watched;
         char key[JSON_STREAM_KEY_MAX];
         size_t key_size;
 } JsonStream;

@@ -210,6 +210,62 @@ char *json_decode(JsonSlice value) {
         return text;
 }
 
+/* Of an escape with at least 12 bytes from it: two that are a pair count as one. */
+static size_t escape_size(const char *escape) {
+        if (escape[1] != 'u')
+                return 2;
+
+        return (hexadecimal(escape + 2) & 0xfc00) == 0xd800 && escape[6] == '\\' && escape[7] == 'u' &&
+                               (hexadecimal(escape + 8) & 0xfc00) == 0xdc00
+                       ? 12
+                       : 6;
+}
+
+/* Up to where a piece of a string can be decoded: an escape has up to 12 bytes, a pair's, and a character up to 4. */
+static const char *whole_characters(const char *data, const char *end) {
+        const char *p = data;
+
+        for (const char *escape; (escape = memchr(p, '\\', (size_t)(end - p)));) {
+                if (end - escape < 12)
+                        return escape;
+                p = escape + escape_size(escape);
+        }
+
+        for (int i = 1; i < 4 && end - i >= p; i++) {
+                unsigned char c = (unsigned char)end[-i];
+
+                if (c >= 0xc0)
+                        return utf8_sequence(end - i, (size_t)i, NULL) == 0 ? end - i : end;
+        }
+        return end;
+}
+
+size_t json_decode_piece(char *data, size_t size, bool last, size_t *ret_used) {
+        const char *p = data, *end = last ? data + size : whole_characters(data, data + size);
+        char *out = data;
+
+        *ret_used = (size_t)(end - data);
+        while (p < end) {
+                const char *escape = memchr(p, '\\', (size_t)(end - p)) ?: end;
+                char decoded[4];
+                size_t n = (size_t)(escape - p);
+
+                memmove(out, p, n);
+                out += n;
+                p = escape;
+                if (p == end)
+                        break;
+                p++;
+                n = decode_escape(&p, end, decoded);
+                memcpy(out, decoded, n);
+                out += n;
+        }
+
+        *out = 0;
+        text_replace_noncharacters(data);
+        return strlen(data);
+}
+
 bool json_unsigned(JsonSlice value, uint64_t *ret) {
         uint64_t number = 0;
 

@@ -399,29 +399,51 @@ int json_append(Buffer *buffer, JsonSlice value, const JsonTraits *traits) {
         return buffer_append(buffer, value.data, value.size);
 }
 
+static bool is_plain(unsigned char c) {
+        return c >= 0x20 && c < 0x80 && c != '"' && c != '\\';
+}
+
+int json_append_escaped(Buffer *buffer, const char *piece, size_t size, bool last, size_t *ret_used) {
+        size_t i = 0;
+        int r = 0;
+
+        while (i < size && r >= 0) {
+                unsigned character = 0;
+                size_t length = 0;
+
+                while (i + length < size && is_plain((unsigned char)piece[i + length]))
+                        length++;
+                if (length > 0)
+                        r = buffer_append(buffer, piece + i, length);
+                else {
+                        unsigned char c = piece[i];
+                        char escaped[16];
+
+                        length = utf8_sequence(piece + i, size - i, &character);
+                        if (length == 0 && !last && c >= 0xc0 && size - i < 4)
+                                break;
+                        if (length == 0) {
+                                r = buffer_append_string(buffer, "\xef\xbf\xbd");
+                                length = 1;
+                        } else if (length == 1 || utf8_noncharacter(character)) {
+                                escape(length > 1 ? character : c, escaped);
+                                r = buffer_append_string(buffer, escaped);
+                        } else
+                                r = buffer_append(buffer, piece + i, length);
+                }
+                i += length;
+        }
+
+        *ret_used = i;
+        return r;
+}
+
 int json_append_quoted(Buffer *buffer, const char *string, size_t size) {
+        size_t used;
         int r;
 
         r = buffer_append(buffer, "\"", 1);
-        for (size_t i = 0; i < size && r >= 0;) {
-                unsigned character = 0;
-                size_t length = utf8_sequence(string + i, size - i, &character);
-                unsigned char c = string[i];
-
-                if (length == 0) {
-                        r = buffer_append_string(buffer, "\xef\xbf\xbd");
-                        length = 1;
-                } else if (c < 0x20 || c == '"' || c == '\\' || (length > 1 && utf8_noncharacter(character))) {
-                        char escaped[16];
-
-                        escape(length > 1 ? character : c, escaped);
-                        r = buffer_append_string(buffer, escaped);
-                } else
-                        r = buffer_append(buffer, string + i, length);
-                i += length;
-        }
-        if (r < 0)
-                return r;
-
-        return buffer_append(buffer, "\"", 1);
+        if (r >= 0)
+                r = json_append_escaped(buffer, string, size, /* last= */ true, &used);
+        return r < 0 ? r : buffer_append(buffer, "\"", 1);
 }

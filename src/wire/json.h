@@ -46,6 +46,10 @@ int json_scan(const char *text, size_t size, unsigned depth_max, JsonMember *mem
  * where traits says that it has any. -ENOMEM. */
 int json_append(Buffer *buffer, JsonSlice value, const JsonTraits *traits);
 
+/* Appends a piece of a string, as json_append_quoted() without the quotes. *ret_used: bytes that were taken: all but a
+ * character's beginning where last isn't set. -ENOMEM. */
+int json_append_escaped(Buffer *buffer, const char *piece, size_t size, bool last, size_t *ret_used);
+
 /* Appends string (any bytes; invalid UTF-8 becomes U+FFFD, noncharacters are escaped) as a quoted JSON string. -ENOMEM.
  */
 int json_append_quoted(Buffer *buffer, const char *string, size_t size);
@@ -70,6 +74,10 @@ bool json_equal(JsonSlice value, const char *string);
 /* The text of a string, with lone surrogates, noncharacters and U+0000 replaced by U+FFFD: NULL when out of memory or
  * when value is no string. */
 char *json_decode(JsonSlice value);
+
+/* Likewise a piece of a string's text without its quotes, in place, where data has room for one byte more: its size
+ * then. *ret_used: bytes that were taken: all but what may be cut off at the end, where last isn't set. */
+size_t json_decode_piece(char *data, size_t size, bool last, size_t *ret_used);
 
 /* False where value is not an unsigned integer without fraction or exponent that fits. */
 bool json_unsigned(JsonSlice value, uint64_t *ret);

@@ -199,6 +199,9 @@ const WireProtocol mcp_protocol = {
         .append_request = mcp_append_request,
         .append_cancelled = mcp_append_cancelled,
         .append_notification = mcp_append_notification,
+        .file_form = REQUEST_FILE_MCP,
+        .append_around_file = mcp_append_around_file,
+        .result_name = "result",
         .parse = mcp_parse,
         .found_id = mcp_found_id,
 };

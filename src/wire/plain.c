@@ -81,6 +81,27 @@ static int once_append_request(Buffer *buffer, uint64_t id _unused_, McpEra era 
         return append_text(buffer, params, /* one_line= */ false);
 }
 
+static int append_around_file(Buffer *tail, const RequestFileLayout *layout, bool one_line,
+                              RequestFilePart ret[static 2], size_t *ret_n) {
+        uint64_t quotes = layout->string;
+
+        ret[0] = (RequestFilePart){ layout->begin + quotes, layout->end - layout->begin - 2 * quotes };
+        *ret_n = 1;
+        return one_line || !layout->string ? buffer_append(tail, "\n", 1) : 0;
+}
+
+static int lines_append_around_file(Buffer *head _unused_, Buffer *tail, uint64_t id _unused_, McpEra era _unused_,
+                                    const char *method _unused_, const McpParams *params _unused_,
+                                    const RequestFileLayout *layout, RequestFilePart ret[static 2], size_t *ret_n) {
+        return append_around_file(tail, layout, /* one_line= */ true, ret, ret_n);
+}
+
+static int once_append_around_file(Buffer *head _unused_, Buffer *tail, uint64_t id _unused_, McpEra era _unused_,
+                                   const char *method _unused_, const McpParams *params _unused_,
+                                   const RequestFileLayout *layout, RequestFilePart ret[static 2], size_t *ret_n) {
+        return append_around_file(tail, layout, /* one_line= */ false, ret, ret_n);
+}
+
 int plain_result(const char *text, size_t size, unsigned depth_max, Buffer *scratch, JsonSlice *ret,
                  JsonTraits *ret_traits) {
         JsonTraits traits = {};
@@ -107,10 +128,14 @@ const WireProtocol lines_protocol = {
         .name = "lines",
         .read_params = lines_read_params,
         .append_request = lines_append_request,
+        .file_form = REQUEST_FILE_LINE,
+        .append_around_file = lines_append_around_file,
 };
 
 const WireProtocol once_protocol = {
         .name = "once",
         .read_params = plain_read_params,
         .append_request = once_append_request,
+        .file_form = REQUEST_FILE_VALUE,
+        .append_around_file = once_append_around_file,
 };

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "wire/mcp.h"
+#include "wire/request-file.h"
 
 /* How a worker is spoken to: what differs from one language of workers to the next, as functions on bytes. A message of
  * a worker is read into a McpMessage, whatever it is called on the wire. */
@@ -15,6 +16,16 @@ typedef struct WireProtocol {
         int (*append_request)(Buffer *buffer, uint64_t id, McpEra era, const char *method, const McpParams *params);
         int (*append_cancelled)(Buffer *buffer, uint64_t id, const char *reason);
         int (*append_notification)(Buffer *buffer, const char *method, const McpParams *params);
+
+        /* The same of params in a file, which has what file_form says: as mcp_append_around_file(). */
+        RequestFileForm file_form;
+        int (*append_around_file)(Buffer *head, Buffer *tail, uint64_t id, McpEra era, const char *method,
+                                  const McpParams *params, const RequestFileLayout *layout,
+                                  RequestFilePart ret[static 2], size_t *ret_n);
+
+        /* Where the result stands in a line: the member of that name, of the outermost object or of its member parent.
+         * NULL: all of the line is the result. */
+        const char *result_name, *result_parent;
 
         /* Reads a line: 0, also for noise; -EBADMSG or -E2BIG as json_scan(). NULL: a line is the answer to the one
          * request under way, and says nothing of it. */

@@ -5,8 +5,8 @@
 
 #include "base/macro.h"
 
-static const char *const names[] = { "_meta", "name" };
-enum { META, NAME };
+static const char *const names[] = { "_meta", "name", "subtype" };
+enum { META, NAME, SUBTYPE };
 
 static int refuse(RequestFileScan *scan, uint64_t offset, const char *reason) {
         scan->error = (JsonError){ .offset = offset, .reason = reason };
@@ -16,6 +16,8 @@ static int refuse(RequestFileScan *scan, uint64_t offset, const char *reason) {
 static int begin_member(RequestFileScan *scan, char first) {
         RequestFileLayout *layout = &scan->layout;
 
+        if (scan->stream.member == SUBTYPE)
+                return refuse(scan, scan->stream.key_offset, "has a member subtype: the method stands there");
         if (scan->stream.member == NAME)
                 return ++scan->n_names > 1 ? refuse(scan, scan->stream.key_offset, "name stands twice") : 0;
 
@@ -36,8 +38,14 @@ int request_file_scan_feed(RequestFileScan *scan, const char *data, size_t size)
                 scan->began = true;
                 scan->stream = (JsonStream){ .depth_max = scan->depth_max,
                                              .names = names,
-                                             .n_names = scan->arguments ? 0 : ELEMENTSOF(names) };
+                                             .n_names = scan->form == REQUEST_FILE_CONTROL ? ELEMENTSOF(names)
+                                                        : scan->form == REQUEST_FILE_MCP   ? SUBTYPE
+                                                                                           : 0 };
         }
+
+        for (size_t i = 0; i < size && !scan->first; i++)
+                if (data[i] && !strchr(" \t\r\n", data[i]))
+                        scan->first = data[i];
 
         for (;;) {
                 size_t used = 0;
@@ -77,7 +85,12 @@ int request_file_scan_finish(RequestFileScan *scan) {
         layout->object = scan->stream.is_object;
         layout->empty = scan->stream.n_members == 0;
         layout->newlines = scan->stream.traits.newlines;
-        return layout->object ? 0 : refuse(scan, layout->begin, "has to be an object");
+        layout->string = scan->first == '"';
+        layout->escapes = scan->stream.escapes || scan->stream.traits.noncharacters;
+        if (scan->form == REQUEST_FILE_LINE && layout->string && scan->stream.escaped_breaks)
+                return refuse(scan, layout->begin, "has a line break, and is sent as one line");
+        return layout->object || scan->form >= REQUEST_FILE_VALUE ? 0
+                                                                  : refuse(scan, layout->begin, "has to be an object");
 }
 
 /* What is left of an object when its _meta has gone: behind the brace that opens it, with the one that closes it. */

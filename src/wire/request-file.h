@@ -12,7 +12,8 @@ typedef struct RequestFileLayout {
         uint64_t meta_begin,
                 meta_end; /* its member _meta, from the comma before it, or from its key where it is the first */
         bool object, empty, has_meta, meta_is_first;
-        bool newlines; /* there are line breaks between its tokens: they may not go on a line */
+        bool newlines;        /* there are line breaks between its tokens: they may not go on a line */
+        bool string, escapes; /* it is a string; it isn't written as it is meant */
 } RequestFileLayout;
 
 typedef struct RequestFilePart {
@@ -26,13 +27,24 @@ int mcp_append_around_file(Buffer *head, Buffer *tail, uint64_t id, McpEra era, 
                            const McpParams *params, const RequestFileLayout *layout, RequestFilePart ret[static 2],
                            size_t *ret_n);
 
+/* What a file may hold: an object with _meta and name; without subtype; a tool's arguments, whose members mean nothing;
+ * any value; any but a string with line breaks */
+typedef enum RequestFileForm {
+        REQUEST_FILE_MCP,
+        REQUEST_FILE_CONTROL,
+        REQUEST_FILE_ARGUMENTS,
+        REQUEST_FILE_VALUE,
+        REQUEST_FILE_LINE,
+} RequestFileForm;
+
 /* The check of such a file, in pieces: as mcp_params_read(). Zero-initialise it, and set the first two. */
 typedef struct RequestFileScan {
         unsigned depth_max;
-        bool arguments; /* the file holds a tool's: any value, whose members mean nothing here */
+        RequestFileForm form;
 
         JsonStream stream;
         bool began;
+        char first; /* of the value */
         unsigned n_meta, n_names;
         uint64_t key_offset;     /* of _meta */
         uint64_t meta, meta_end; /* its value */

@@ -1,5 +1,6 @@
 #include "worker/channel.h"
 
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -8,7 +9,9 @@
 
 #include "base/cork.h"
 
-#define READ_SIZE ((size_t)64 * 1024)
+#define READ_SIZE ((size_t)256 * 1024)
+#define PIPE_SIZE (64 * 1024)
+#define WIDE_PIPE_SIZE (1024 * 1024)
 #define DRAIN_MAX ((size_t)16 << 20) /* a grandchild that holds the pipe could write for ever */
 #define DIAGNOSTIC_MAX ((size_t)8192)
 #define HELD_MAX ((size_t)64 * 1024) /* what waits for others that leave with it */
@@ -171,6 +174,7 @@ static void end_output(Channel *channel) {
         if (channel->handlers->unfinished) {
                 tell_unfinished(channel, /* last= */ true);
                 buffer_done(&channel->lines.partial);
+                channel->lines.oversized = false; /* likewise no line */
         }
         line_reader_flush(&channel->lines, &channel->handlers->output, channel->userdata);
 }
@@ -305,13 +309,13 @@ Buffer *channel_input(Channel *channel) {
         return channel->file ? &channel->behind : &channel->input;
 }
 
-int channel_append_file(Channel *channel, MemoryFile *file, const RequestFilePart *parts, size_t n_parts, bool strip,
-                        const Buffer *tail) {
+int channel_append_file(Channel *channel, MemoryFile *file, const RequestFilePart *parts, size_t n_parts,
+                        OutgoingForm form, const Buffer *tail) {
         int r;
 
         r = buffer_append(&channel->behind, buffer_data(tail), buffer_size(tail));
         if (r >= 0)
-                r = outgoing_file_new(file, parts, n_parts, strip, &channel->file);
+                r = outgoing_file_new(file, parts, n_parts, form, &channel->file);
         if (r < 0)
                 buffer_done(&channel->behind);
         return r;
@@ -319,6 +323,11 @@ int channel_append_file(Channel *channel, MemoryFile *file, const RequestFilePar
 
 void channel_hold_lines(Channel *channel, size_t size) {
         channel->lines.limit = MIN(size, channel->message_max);
+}
+
+void channel_widen(Channel *channel, bool wide) {
+        if (channel->output_fd >= 0)
+                (void)fcntl(channel->output_fd, F_SETPIPE_SZ, wide ? WIDE_PIPE_SIZE : PIPE_SIZE);
 }
 
 /* A socket's FIONREAD tells what it has for us; what it holds of ours is SIOCOUTQ's to say. */

@@ -32,12 +32,16 @@ DEFINE_CLEANUP(Channel *, channel_free, channel_freep)
 Buffer *channel_input(Channel *channel);
 
 /* Puts parts of a file behind what was appended, and tail behind them; what is appended from now on comes behind that.
- * Only where no file is on its way. strip: the line breaks in it are left out. -ENOMEM: nothing was done. */
-int channel_append_file(Channel *channel, MemoryFile *file, const RequestFilePart *parts, size_t n_parts, bool strip,
-                        const Buffer *tail);
+ * Only where no file is on its way. -ENOMEM: nothing was done. */
+int channel_append_file(Channel *channel, MemoryFile *file, const RequestFilePart *parts, size_t n_parts,
+                        OutgoingForm form, const Buffer *tail);
 
 /* Lines that are longer are handed on in pieces from now on: so much is held of one. At most message_max */
 void channel_hold_lines(Channel *channel, size_t size);
+
+/* More in each read, and fewer of them, for as long as there is much to read. A user's pipes have 64 MiB together
+ * (pipe(7)): it is not for always. Nothing happens to a socket. */
+void channel_widen(Channel *channel, bool wide);
 
 /* Writes as much as the pipe takes; the rest follows by itself. While a run of messages is handled (base/cork), it
  * waits for the others. Calls no handler. -EPIPE where the worker has closed its end: nothing can be written any more.

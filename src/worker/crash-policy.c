@@ -20,6 +20,7 @@ void crash_policy_note(CrashPolicy *policy, unsigned burst, uint64_t interval, u
         if (burst == 0 || !size_ring(policy, burst))
                 return;
 
+        policy->crashed = now;
         policy->remember_until = usec_add(now, interval);
 
         /* What is overwritten next is the oldest of the last burst. */
@@ -33,6 +34,11 @@ void crash_policy_note(CrashPolicy *policy, unsigned burst, uint64_t interval, u
         policy->probation = true;
         policy->retry_at = usec_add(now, MIN(CLOSED_STEP * policy->n_trips, CLOSED_MAX));
         policy->remember_until = usec_add(policy->retry_at, interval);
+}
+
+void crash_policy_ran(CrashPolicy *policy, uint64_t interval, uint64_t since, uint64_t now) {
+        if (since >= policy->crashed && now >= usec_add(since, interval))
+                crash_policy_forget(policy);
 }
 
 bool crash_policy_closed(const CrashPolicy *policy, uint64_t now) {

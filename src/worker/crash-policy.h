@@ -11,6 +11,7 @@ typedef struct CrashPolicy {
         unsigned burst, n_crashes;
         unsigned n_trips;        /* how often in a row it closed */
         bool probation;          /* after that, the next crash is the next trip */
+        uint64_t crashed;        /* the last time */
         uint64_t retry_at;       /* closed until then */
         uint64_t remember_until; /* until then its crashes count */
 } CrashPolicy;
@@ -19,6 +20,10 @@ typedef struct CrashPolicy {
 void crash_policy_note(CrashPolicy *policy, unsigned burst, uint64_t interval, uint64_t now);
 
 bool crash_policy_closed(const CrashPolicy *policy, uint64_t now);
+
+/* One is ready since then, or was until now: what was before that doesn't count where it ran for interval. One that
+ * others crashed beside proves nothing. */
+void crash_policy_ran(CrashPolicy *policy, uint64_t interval, uint64_t since, uint64_t now);
 
 /* It ran long enough, or was changed, or somebody wants it tried. */
 void crash_policy_forget(CrashPolicy *policy);

@@ -9,7 +9,7 @@ struct OutgoingFile {
         MemoryFile *file;
         RequestFilePart parts[2];
         size_t n_parts, at;
-        bool strip;
+        OutgoingForm form;
 
         /* Where bytes have to be looked at, or the kernel can't move them: what was read, and how much of it is
          * written. taken: bytes of the file that it stands for. */
@@ -17,7 +17,8 @@ struct OutgoingFile {
         size_t chunk_size, chunk_at;
 };
 
-int outgoing_file_new(MemoryFile *file, const RequestFilePart *parts, size_t n_parts, bool strip, OutgoingFile **ret) {
+int outgoing_file_new(MemoryFile *file, const RequestFilePart *parts, size_t n_parts, OutgoingForm form,
+                      OutgoingFile **ret) {
         OutgoingFile *outgoing = new0(OutgoingFile, 1);
 
         if (!outgoing)
@@ -25,7 +26,7 @@ int outgoing_file_new(MemoryFile *file, const RequestFilePart *parts, size_t n_p
 
         outgoing->file = memory_file_ref(file);
         outgoing->n_parts = n_parts;
-        outgoing->strip = strip;
+        outgoing->form = form;
         for (size_t i = 0; i < n_parts; i++)
                 outgoing->parts[i] = parts[i];
         *ret = outgoing;
@@ -62,10 +63,11 @@ static size_t strip_line_breaks(char *data, size_t size) {
 }
 
 static int read_chunk(OutgoingFile *outgoing, RequestFilePart *part) {
+        size_t used, size;
         ssize_t n;
 
         if (!outgoing->chunk)
-                outgoing->chunk = malloc(CHUNK);
+                outgoing->chunk = malloc(CHUNK + 1);
         if (!outgoing->chunk)
                 return -ENOMEM;
 
@@ -73,10 +75,18 @@ static int read_chunk(OutgoingFile *outgoing, RequestFilePart *part) {
         if (n <= 0)
                 return n < 0 ? (int)n : -EIO;
 
-        part->offset += (uint64_t)n;
-        part->size -= (uint64_t)n;
+        size = used = (size_t)n;
+        if (outgoing->form == OUTGOING_ONE_LINE)
+                size = strip_line_breaks(outgoing->chunk, size);
+        else if (outgoing->form == OUTGOING_DECODED)
+                size = json_decode_piece(outgoing->chunk, size, /* last= */ size == part->size, &used);
+        if (used == 0)
+                return -EIO;
+
+        part->offset += used;
+        part->size -= used;
         outgoing->chunk_at = 0;
-        outgoing->chunk_size = outgoing->strip ? strip_line_breaks(outgoing->chunk, (size_t)n) : (size_t)n;
+        outgoing->chunk_size = size;
         return 0;
 }
 
@@ -114,7 +124,7 @@ ssize_t outgoing_file_write(OutgoingFile *outgoing, int fd, bool pipe) {
                         r = write_chunk(outgoing, fd);
                 else if (part->size == 0)
                         outgoing->at++;
-                else if (pipe && !outgoing->strip)
+                else if (pipe && outgoing->form == OUTGOING_AS_IT_IS)
                         r = splice_part(outgoing, part, fd);
                 else
                         r = read_chunk(outgoing, part);

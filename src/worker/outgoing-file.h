@@ -6,8 +6,16 @@
 /* Parts of a file on their way into a worker's stdin: the kernel moves them from one to the other, where it can. */
 typedef struct OutgoingFile OutgoingFile;
 
-/* References file. strip: line breaks are left out. -ENOMEM. */
-int outgoing_file_new(MemoryFile *file, const RequestFilePart *parts, size_t n_parts, bool strip, OutgoingFile **ret);
+/* What becomes of its bytes */
+typedef enum OutgoingForm {
+        OUTGOING_AS_IT_IS,
+        OUTGOING_ONE_LINE, /* line breaks are left out */
+        OUTGOING_DECODED,  /* it is a JSON string without its quotes: its text */
+} OutgoingForm;
+
+/* References file. -ENOMEM. */
+int outgoing_file_new(MemoryFile *file, const RequestFilePart *parts, size_t n_parts, OutgoingForm form,
+                      OutgoingFile **ret);
 OutgoingFile *outgoing_file_free(OutgoingFile *outgoing);
 
 /* Writes to fd, which doesn't block, as much as it takes, and no more than is good for one turn of the loop. The

@@ -10,10 +10,19 @@
 /* Only pool_run(), which the loop calls, starts, stops and frees workers. All else marks, and schedules it: so no
  * handler of a worker ever finds itself, or its pool, gone. */
 
+static void note_stable_run(Pool *pool, const Worker *worker) {
+        if (worker->step == HANDSHAKE_DONE && worker->ready_since > 0)
+                crash_policy_ran(&pool->crashes, pool->config->restart.interval, worker->ready_since, pool_now(pool));
+}
+
 static void note_crash(Pool *pool, const Failure *failure) {
         const ServerConfig *config = pool->config;
-
         bool failing = pool_failing(pool);
+        const Worker *worker;
+
+        TAILQ_FOREACH(worker, &pool->workers, link)
+                if (worker->state <= WORKER_DRAINING)
+                        note_stable_run(pool, worker);
 
         failure_copy(&pool->last_crash, failure);
         crash_policy_note(&pool->crashes, config->restart.burst, config->restart.interval, pool_now(pool));
@@ -163,6 +172,8 @@ static void reap(Pool *pool, Worker *worker) {
                    worker->exit_status != 0 || pool->config->pool.min > 0);
         if (crashed && !worker->accounted)
                 account_crash(pool, worker, how ?: "ended");
+        else if (!crashed)
+                note_stable_run(pool, worker);
 
         fail_requests_of(pool, worker, how ?: "ended");
         pool->prestart = pool->prestart || relaunch;

@@ -89,48 +89,93 @@ void pool_fail_queue(Pool *pool, const Failure *failure) {
                 pool_fail_request(request, failure);
 }
 
-/* Callers take turns: the n-th request that a caller has waiting comes behind the n-th of all others. So one that sends
- * a thousand delays another's one by one. */
-static void enqueue(Pool *pool, Request *request) {
-        Request *other = TAILQ_FIRST(&pool->queue);
-
-        request->turn = other ? other->turn : 0;
-        TAILQ_FOREACH(other, &pool->queue, link)
-                if (other->caller == request->caller && other->turn >= request->turn)
-                        request->turn = other->turn + 1;
+static void insert_by_round(Pool *pool, Request *request) {
+        Request *other;
 
         TAILQ_FOREACH_REVERSE(other, &pool->queue, RequestList, link)
-        if (other->turn <= request->turn)
+        if (other->round <= request->round)
                 break;
         if (other)
                 TAILQ_INSERT_AFTER(&pool->queue, other, request, link);
         else
                 TAILQ_INSERT_HEAD(&pool->queue, request, link);
+}
+
+/* Users take turns: the n-th request that a user has waiting comes behind the n-th of all others, and behind one of
+ * each when he has just had his. So one that sends a thousand, on however many connections, delays another's one by
+ * one. Among his own the callers take turns in the same way: a new one takes the place that is its turn, and those
+ * behind it move to the next that is their user's. */
+static void enqueue(Pool *pool, Request *request) {
+        Request *other, *next, *moving = request;
+        bool first = true;
+
+        request->turn = 0;
+        request->round = pool->round + 1;
+        TAILQ_FOREACH(other, &pool->queue, link) {
+                if (other->uid != request->uid)
+                        continue;
+                if (first || (other->caller == request->caller && other->turn >= request->turn))
+                        request->turn = other->turn + (other->caller == request->caller);
+                request->round = MAX(request->round, other->round + 1);
+                first = false;
+        }
+
+        TAILQ_FOREACH_SAFE(other, &pool->queue, link, next)
+                if (other->uid == request->uid && other->turn > request->turn) {
+                        uint64_t round = moving->round;
+
+                        TAILQ_INSERT_BEFORE(other, moving, link);
+                        TAILQ_REMOVE(&pool->queue, other, link);
+                        moving->round = other->round;
+                        moving = other;
+                        moving->round = round;
+                }
+        insert_by_round(pool, moving);
         pool->n_queued++;
         pool->n_pinned += request->pinned != NULL;
 }
 
-/* Where the queue is full, a caller that has few waiting takes the place of the last of the one that has most. */
-static bool yield_place(Pool *pool, const Request *request) {
-        Request *other, *last = TAILQ_LAST(&pool->queue, RequestList);
-        unsigned n_own = 0, n_theirs = 0;
-        Failure failure = {};
+static bool same_party(const Request *one, const Request *other, bool users) {
+        return one->uid == other->uid && (users || one->caller == other->caller);
+}
 
+/* The last request of another user, or of another caller of this user, that has more waiting and can spare one */
+static Request *find_spare(Pool *pool, const Request *request, bool users, unsigned *ret_theirs) {
+        unsigned n_own = 0, n_theirs = 0;
+        Request *other, *last;
+
+        TAILQ_FOREACH_REVERSE(last, &pool->queue, RequestList, link)
+        if (!same_party(last, request, users) && (users || last->uid == request->uid))
+                break;
         if (!last)
-                return false;
+                return NULL;
 
         TAILQ_FOREACH(other, &pool->queue, link) {
-                n_own += other->caller == request->caller;
-                n_theirs += other->caller == last->caller;
+                n_own += same_party(other, request, users);
+                n_theirs += same_party(other, last, users);
         }
-        if (last->caller == request->caller || n_own + 1 >= n_theirs)
+        *ret_theirs = n_theirs;
+        return n_own + 1 < n_theirs ? last : NULL;
+}
+
+/* Where the queue is full, one that has few waiting takes the place of the last of the one that has most. */
+static bool yield_place(Pool *pool, const Request *request) {
+        unsigned n_theirs = 0;
+        Request *spare = find_spare(pool, request, /* users= */ true, &n_theirs);
+        bool users = spare;
+        Failure failure = {};
+
+        if (!spare)
+                spare = find_spare(pool, request, /* users= */ false, &n_theirs);
+        if (!spare)
                 return false;
 
         failure_set(&failure, FAILURE_LIMITS_EXCEEDED,
-                    "Server %s is busy, and %u calls of this caller were waiting: this one made room for another "
-                    "caller's (pool.queue is %u)",
-                    pool->config->name, n_theirs, pool->config->pool.queue);
-        pool_fail_request(last, &failure);
+                    "Server %s is busy, and %u calls of this %s were waiting: this one made room for another "
+                    "%s's (pool.queue is %u)",
+                    pool->config->name, n_theirs, users ? "user" : "caller", users ? "user" : "caller",
+                    pool->config->pool.queue);
+        pool_fail_request(spare, &failure);
         failure_done(&failure);
         return true;
 }
@@ -204,6 +249,11 @@ static Request *next_request(Pool *pool, Worker **ret) {
         return NULL;
 }
 
+static int send_request(Pool *pool, Worker *worker, Request *request) {
+        pool->round = MAX(pool->round, request->round);
+        return worker_send(worker, request);
+}
+
 void pool_dispatch(Pool *pool) {
         Request *request;
         Worker *worker = NULL;
@@ -217,7 +267,7 @@ void pool_dispatch(Pool *pool) {
                         continue;
                 }
 
-                r = worker_send(worker, request);
+                r = send_request(pool, worker, request);
                 if (r >= 0 || (r == -EPIPE && !worker_available(worker)))
                         continue; /* one that reads no more isn't chosen again */
 
@@ -350,7 +400,7 @@ int pool_submit(Pool *pool, Request *request, Failure *failure) {
         /* The usual case, a free worker and nobody waiting, ends here with the bytes in its pipe. */
         if (TAILQ_FIRST(&pool->queue) == request && request->kind == REQUEST_CALL) {
                 Worker *worker = choose_worker(pool, request);
-                int r = worker ? worker_send(worker, request) : 0;
+                int r = worker ? send_request(pool, worker, request) : 0;
 
                 if (r < 0 && r != -EPIPE) {
                         unlink_request(request);
@@ -371,8 +421,9 @@ void pool_hold_clock(Request *request, bool hold) {
         if (!request->worker)
                 return;
 
-        request->deadline = hold ? request->deadline_max
-                                 : MIN(usec_add(pool_now(pool), request_timeout(request, pool->config)), request->deadline_max);
+        request->deadline =
+                hold ? request->deadline_max
+                     : MIN(usec_add(pool_now(pool), request_timeout(request, pool->config)), request->deadline_max);
         pool_watch_deadline(pool, request->deadline);
 }
 

@@ -54,6 +54,7 @@ struct Pool {
         RequestList queue;
         unsigned n_workers; /* those that are or will be ready */
         unsigned n_queued, n_in_flight;
+        uint64_t round;       /* the last one that left the queue: see Request */
         unsigned n_pinned;    /* of the queued ones: no new worker helps them */
         unsigned n_processes; /* all, the leaving ones included */
 

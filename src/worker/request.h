@@ -37,10 +37,11 @@ typedef struct Outcome {
  * what it points to, until done() was called or pool_cancel() returned. */
 struct Request {
         RequestKind kind;
-        const void *caller; /* whose it is, compared alone: callers take turns in the queue */
+        uid_t uid;          /* whose it is: users take turns in the queue, whatever they have waiting */
+        const void *caller; /* likewise, compared alone: callers of a user take turns in what he gets */
         const char *method;
         McpParams params;
-        const RequestFile *file; /* its params stand there, and have no text; protocol mcp alone; NULL: they don't */
+        const RequestFile *file; /* its params stand there, and have no text; NULL: they don't */
         bool large;              /* its result may stand in a file */
         uint64_t timeout;        /* usec; 0: timeouts.call */
         Worker *pinned;          /* only this worker will do: the request fails when it goes */
@@ -58,8 +59,8 @@ struct Request {
         uint64_t sent;                   /* CLOCK_MONOTONIC, usec */
         uint64_t deadline, deadline_max; /* likewise */
         bool retried;
-        bool held;     /* its clock stands still */
-        uint64_t turn; /* its place in the queue: the turn of its caller */
+        bool held;            /* its clock stands still */
+        uint64_t round, turn; /* its place in the queue: the round of its user, and among his the turn of its caller */
         TAILQ_ENTRY(Request) link;
 };
 

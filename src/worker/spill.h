@@ -4,19 +4,21 @@
 #include "wire/json-stream.h"
 #include "wire/protocol.h"
 
-/* A long line of a worker as it goes by: its member result goes into a file, and what is left is held, with a 0 where
- * the result was. So a result of any size needs no memory here but its own file's. */
+/* A long line of a worker as it goes by: its result goes into a file, and what is left is held, with a 0 where the
+ * result was. So a result of any size needs no memory here but its own file's. Where the line itself is the result, and
+ * is no JSON, it becomes a string in the file, as plain_result() has it. */
 typedef struct Spill Spill;
 
 typedef struct SpillLine {
         Buffer rest;      /* the line, as a message of its own */
+        size_t at;        /* of the 0 in it */
         MemoryFile *file; /* the result; NULL where it has none */
         JsonTraits traits;
 } SpillLine;
 
 /* rest_max: bytes that are held; charge() is asked before the file takes as many more: negative refuses. */
-int spill_new(unsigned depth_max, size_t rest_max, int (*charge)(void *userdata, uint64_t bytes), void *userdata,
-              Spill **ret);
+int spill_new(const WireProtocol *wire, unsigned depth_max, size_t rest_max,
+              int (*charge)(void *userdata, uint64_t bytes), void *userdata, Spill **ret);
 Spill *spill_free(Spill *spill);
 
 /* -EBADMSG or -E2BIG, as json_stream_feed(); -EMSGSIZE: more than rest_max; or -ENOMEM. After a failure nothing may be
@@ -30,8 +32,12 @@ void spill_drop_result(Spill *spill, int error);
 /* After a failure: has finder go on behind what was taken. */
 void spill_find_id(const Spill *spill, IdFinder *finder);
 
+/* The first bytes of what is in the file: their number */
+size_t spill_start(const Spill *spill, char *bytes, size_t size);
+
 /* The line's end: what it held is the caller's, by spill_line_done(), also where a result wasn't kept. As spill_feed(),
- * or the reason for that. */
+ * or the reason for that: -EPROTO where the result stands twice, -EILSEQ where a long text is no JSON only far behind
+ * its start. */
 int spill_finish(Spill *spill, SpillLine *ret);
 void spill_line_done(SpillLine *line);
 

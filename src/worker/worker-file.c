@@ -13,16 +13,16 @@ int worker_append_file_request(Worker *worker, Request *request) {
         Buffer *input = channel_input(worker->channel);
         size_t before = buffer_size(input), n = 0;
         RequestFilePart parts[2];
+        OutgoingForm form = layout->string && layout->escapes     ? OUTGOING_DECODED
+                            : layout->newlines && !layout->string ? OUTGOING_ONE_LINE
+                                                                  : OUTGOING_AS_IT_IS;
         Buffer tail = {};
         int r;
 
-        if (worker->wire != &mcp_protocol)
-                return -EINVAL;
-
-        r = mcp_append_around_file(input, &tail, worker->last_id + 1, worker->era, request->method, &request->params,
-                                   layout, parts, &n);
+        r = worker->wire->append_around_file(input, &tail, worker->last_id + 1, worker->era, request->method,
+                                             &request->params, layout, parts, &n);
         if (r >= 0)
-                r = channel_append_file(worker->channel, request->file->file, parts, n, layout->newlines, &tail);
+                r = channel_append_file(worker->channel, request->file->file, parts, n, form, &tail);
         if (r < 0)
                 buffer_truncate(input, before);
         buffer_done(&tail);
@@ -42,7 +42,7 @@ void worker_on_moved(void *userdata) {
 }
 
 void worker_set_spills(Worker *worker, bool spills) {
-        if (worker->wire != &mcp_protocol || worker->spills == spills)
+        if (worker->spills == spills)
                 return;
 
         worker->spills = spills;
@@ -58,6 +58,10 @@ static int charge(void *userdata, uint64_t bytes) {
         Worker *worker = userdata;
         uint64_t step;
         int r;
+
+        /* A text takes more in JSON than it has itself. */
+        if (worker->spilled - worker->spill_room + bytes > worker->config->limits.message)
+                return -EMSGSIZE;
 
         if (bytes <= worker->spill_room) {
                 worker->spill_room -= bytes;
@@ -75,6 +79,8 @@ static int charge(void *userdata, uint64_t bytes) {
 }
 
 void worker_spill_done(Worker *worker) {
+        if (worker->spill)
+                channel_widen(worker->channel, false);
         if (worker->spilled > 0)
                 worker->pool->handlers->bytes_gone(worker->pool->userdata, worker->spilled);
         worker->spill = spill_free(worker->spill);
@@ -130,6 +136,35 @@ static void on_result(Worker *worker, McpMessage *message, SpillLine *line) {
         }
 }
 
+/* An answer of which something went into the file that isn't its result, but stands in it: put together again. */
+static void on_other_line(Worker *worker, SpillLine *line) {
+        const char *text = buffer_data(&line->rest);
+        uint64_t size = memory_file_size(line->file);
+        Buffer whole = {};
+        IdFinder finder = {};
+        ssize_t n = -ENOMEM;
+
+        if (size + buffer_size(&line->rest) > MIN(worker->config->limits.message, WORKER_LINE_MAX)) {
+                id_finder_feed(&finder, text, buffer_size(&line->rest));
+                if (!worker_fail_asker(worker, &finder, FAILURE_TOO_LARGE,
+                                       "its answer is too large to be held, and its result stands beside others in it"))
+                        worker->late_answers++;
+                return;
+        }
+
+        if (buffer_append(&whole, text, line->at) >= 0 && buffer_reserve(&whole, size) >= 0)
+                n = memory_file_read(line->file, 0, whole.data + whole.end, size);
+        if (n >= 0) {
+                whole.end += (size_t)n;
+                n = buffer_append(&whole, text + line->at + 1, buffer_size(&line->rest) - line->at - 1);
+        }
+        if (n >= 0)
+                worker_on_line(worker, buffer_data(&whole), buffer_size(&whole));
+        else
+                worker_fail(worker, FAILURE_UNAVAILABLE, "its answer can't be read: %s", strerror((int)-n));
+        buffer_done(&whole);
+}
+
 /* What went by is a whole line, of which the result may stand in a file. */
 static void on_spilled(Worker *worker, SpillLine *line) {
         const char *text = buffer_data(&line->rest);
@@ -140,11 +175,14 @@ static void on_spilled(Worker *worker, SpillLine *line) {
         /* The charge is the receiver's from now on. */
         worker_spill_done(worker);
 
-        if (!line->file || mcp_parse(text, size, worker->config->limits.depth, &message, &error) < 0 ||
-            message.kind != MCP_RESULT)
+        if (!line->file || worker->wire->parse(text, size, worker->config->limits.depth, &message, &error) < 0)
                 worker_on_line(worker, text, size);
-        else
+        else if (message.kind == MCP_RESULT && message.result.data == text + line->at)
                 on_result(worker, &message, line);
+        else if (worker->wire->result_parent)
+                on_other_line(worker, line);
+        else
+                worker_on_line(worker, text, size);
 }
 
 /* Whose answer it was, and what is wrong with it */
@@ -157,6 +195,17 @@ static void on_failed(Worker *worker, const IdFinder *finder, int error) {
                 code = FAILURE_PROTOCOL_ERROR;
                 (void)snprintf(why, sizeof(why), "its answer is no valid JSON: %s at byte %zu%s", wrong.reason,
                                wrong.offset, error == -E2BIG ? " (limits.depth)" : "");
+        } else if (error == -EPROTO) {
+                code = FAILURE_PROTOCOL_ERROR;
+                (void)snprintf(why, sizeof(why), "its answer has two results");
+        } else if (error == -EILSEQ) {
+                code = FAILURE_PROTOCOL_ERROR;
+                (void)snprintf(why, sizeof(why), "its answer is JSON up to byte %zu, and not behind it: %s",
+                               wrong.offset, wrong.reason);
+        } else if (error == -EMSGSIZE && worker->oversized_size <= worker->config->limits.message) {
+                code = FAILURE_TOO_LARGE;
+                (void)snprintf(why, sizeof(why), "its text takes more than limits.message as JSON, which is %llu bytes",
+                               (unsigned long long)worker->config->limits.message);
         } else if (error == -EMSGSIZE) {
                 code = FAILURE_TOO_LARGE;
                 (void)snprintf(why, sizeof(why), "it wrote a line of %llu bytes, and limits.message is %llu",
@@ -171,6 +220,17 @@ static void on_failed(Worker *worker, const IdFinder *finder, int error) {
         worker_spill_done(worker);
         if (!worker_fail_asker(worker, finder, code, why))
                 worker_on_stray(worker, why, strlen(why));
+}
+
+/* The line is the answer, and says of nobody whose. */
+static void on_text(Worker *worker, SpillLine *line) {
+        Request *request = TAILQ_FIRST(&worker->requests);
+
+        worker_spill_done(worker);
+        if (request)
+                worker_finish(worker, request, &(Outcome){ .file = &line->file, .traits = line->traits });
+        else
+                worker->late_answers++;
 }
 
 static void on_end(Worker *worker) {
@@ -188,22 +248,37 @@ static void on_end(Worker *worker) {
 
         if (r < 0)
                 on_failed(worker, &finder, r);
-        else
+        else if (worker->wire->parse)
                 on_spilled(worker, &line);
+        else
+                on_text(worker, &line);
         spill_line_done(&line);
+}
+
+void worker_spill_end(Worker *worker) {
+        on_end(worker);
 }
 
 void worker_spill(Worker *worker, const char *piece, size_t size, bool last) {
         uint64_t limit = worker->config->limits.message;
         size_t used = 0;
 
-        if (!worker->spill &&
-            spill_new(worker->config->limits.depth, MIN(limit, WORKER_LINE_MAX), charge, worker, &worker->spill) < 0) {
-                worker_fail(worker, FAILURE_UNAVAILABLE, "out of memory");
-                return;
+        if (!worker->spill) {
+                if (spill_new(worker->wire, worker->config->limits.depth, MIN(limit, WORKER_LINE_MAX), charge, worker,
+                              &worker->spill) < 0) {
+                        worker_fail(worker, FAILURE_UNAVAILABLE, "out of memory");
+                        return;
+                }
+                channel_widen(worker->channel, true);
         }
 
         worker->oversized_size += size;
+        if (!worker->wire->parse && worker->oversized_size > limit) {
+                if (worker->state < WORKER_STOPPING)
+                        worker_fail(worker, FAILURE_TOO_LARGE, "it wrote more than limits.message, which is %llu bytes",
+                                    (unsigned long long)limit);
+                return;
+        }
         if (worker->spill_error == 0 && worker->oversized_size > limit)
                 spill_drop_result(worker->spill, -EMSGSIZE);
         if (worker->spill_error == 0) {
@@ -214,8 +289,11 @@ void worker_spill(Worker *worker, const char *piece, size_t size, bool last) {
         if (worker->spill_error < 0)
                 id_finder_feed(&worker->oversized, piece + used, size - used);
 
-        if (last)
+        /* What a command has written counts when it is known how it ended. */
+        if (last && worker->wire != &once_protocol)
                 on_end(worker);
+        else if (last)
+                return;
         else if (worker->oversized_size / WORKER_OVERSIZED_FACTOR > limit && worker->state < WORKER_STOPPING)
                 worker_fail(worker, FAILURE_PROTOCOL_ERROR, "it wrote a line of more than %llu bytes",
                             (unsigned long long)worker->oversized_size);

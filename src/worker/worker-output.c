@@ -126,10 +126,10 @@ bool worker_fail_asker(Worker *worker, const IdFinder *finder, FailureCode code,
         Request *request;
         uint64_t id;
 
-        if (!worker->wire->found_id(finder, &id))
+        if (worker->wire->found_id && !worker->wire->found_id(finder, &id))
                 return false;
 
-        request = find_request(worker, id);
+        request = worker->wire->found_id ? find_request(worker, id) : TAILQ_FIRST(&worker->requests);
         if (!request)
                 return false;
 
@@ -230,6 +230,11 @@ char *worker_describe_exit(const Worker *worker) {
 
 /* What a command printed, for an error's text */
 static char *shown_output(const Worker *worker) {
+        char start[OUTPUT_SHOWN];
+        size_t size = worker->spill ? spill_start(worker->spill, start, sizeof(start)) : 0;
+
+        if (size > 0)
+                return text_escape(start, size, OUTPUT_SHOWN);
         return buffer_size(&worker->output) > 0
                        ? text_escape(buffer_data(&worker->output), MIN(buffer_size(&worker->output), OUTPUT_SHOWN),
                                      OUTPUT_SHOWN)
@@ -253,8 +258,10 @@ void worker_conclude(Worker *worker) {
                 finish_failed(worker, request, worker->exit_code == CLD_EXITED ? FAILURE_REMOTE : FAILURE_WORKER_DIED,
                               "%s %s%s%s", worker->config->command, how ?: "failed", printed ? "; its output: " : "",
                               printed ?: "");
-        } else if (plain_result(buffer_data(&worker->output) ?: "", buffer_size(&worker->output),
-                                worker->config->limits.depth, &scratch, &outcome.result, &outcome.traits) < 0)
+        } else if (worker->spill)
+                worker_spill_end(worker);
+        else if (plain_result(buffer_data(&worker->output) ?: "", buffer_size(&worker->output),
+                              worker->config->limits.depth, &scratch, &outcome.result, &outcome.traits) < 0)
                 finish_failed(worker, request, FAILURE_UNAVAILABLE, "out of memory");
         else
                 worker_finish(worker, request, &outcome);

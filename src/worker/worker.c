@@ -265,6 +265,7 @@ static const ChannelHandlers lines_handlers = {
         .unfinished = worker_on_unfinished,
         .diagnostic = worker_on_diagnostic,
         .writable = on_writable,
+        .moved = worker_on_moved,
         .closed = on_closed,
 };
 

@@ -173,6 +173,7 @@ void worker_on_moved(void *userdata);
 bool worker_spills(const Worker *worker, bool last); /* whether this part of a long line is for worker_spill() */
 void worker_spill(Worker *worker, const char *piece, size_t size, bool last);
 void worker_set_spills(Worker *worker, bool spills);
+void worker_spill_end(Worker *worker); /* protocol once: what it wrote is the answer */
 void worker_spill_done(Worker *worker);
 void worker_set_timer(Worker *worker, uint64_t usec);
 void worker_became_ready(Worker *worker);

@@ -41,8 +41,8 @@ def payload(name, size):
     return fd
 
 
-def bare(fd):
-    """The same line, written and read in blocks of 64 KiB, for more is in no pipe; what is read is kept in a memfd too."""
+def bare(fd, keep):
+    """The same line, written and read in blocks of 64 KiB, for more is in no pipe; what is read is kept in a memfd too, or isn't."""
     worker = subprocess.Popen([BULK_WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
     data = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
     view, block = memoryview(data), bytearray(64 * 1024)
@@ -56,7 +56,8 @@ def bare(fd):
     os.write(worker.stdin.fileno(), b"}\n")
     while True:
         n = os.readv(worker.stdout.fileno(), [block])
-        os.write(out, memoryview(block)[:n])
+        if keep:
+            os.write(out, memoryview(block)[:n])
         if block[n - 1] == 10:
             break
     took = time.monotonic() - started
@@ -78,15 +79,18 @@ def main():
         print(f"{SIZE >> 20} MiB, medians of {ROUNDS}, seconds")
         for name, way in ((b"count", "to the worker"), (b"make", "from the worker")):
             fd = payload(name, SIZE)
-            times = {"bare pipe": [], "CallFd": []}
+            times = {"kept": [], "dropped": [], "CallFd": []}
             for _ in range(ROUNDS):
-                times["bare pipe"].append(bare(fd))
+                times["kept"].append(bare(fd, keep=True))
+                times["dropped"].append(bare(fd, keep=False))
                 started = time.monotonic()
                 os.close(caller.call_fd_raw("bulk", "tools/call", fd, patience=120))
                 times["CallFd"].append(time.monotonic() - started)
             os.close(fd)
-            pipe, call = (statistics.median(times[kind]) for kind in ("bare pipe", "CallFd"))
-            print(f"{way:16} bare pipe {pipe:.2f}   CallFd {call:.2f}   ratio {call / pipe:.2f}")
+            print(f"{way:16}", "   ".join(f"{kind} {statistics.median(times[kind]):.2f}" for kind in times), end="   ")
+            print("bare pipe / CallFd:", ", ".join(
+                f"{kind} {statistics.median(pipe / call for pipe, call in zip(times[kind], times['CallFd'])):.2f}"
+                for kind in ("kept", "dropped")))
         print(f"the service's memory, at most: {processes.peak_memory(pid) / MIB:.1f} MiB")
         service.close()
 

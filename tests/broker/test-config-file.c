@@ -666,6 +666,9 @@ static void test_settings(void) {
         assert_number(defaults.limits.calls, 512);
         assert_number(defaults.limits.workers_per_user, 8);
         assert_number(defaults.limits.workers, 64);
+        assert_number(defaults.limits.unread_bytes_per_connection, 16 << 20);
+        assert_number(defaults.limits.unread_bytes_per_user, 32 << 20);
+        assert_number(defaults.limits.unread_bytes, 64 << 20);
         assert_number(defaults.limits.queued_bytes_per_user, 8 << 20);
         assert_number(defaults.limits.queued_bytes, 64 << 20);
         assert_number(defaults.limits.message, 1 << 20);

@@ -118,7 +118,7 @@ static void test_queued_bytes(void) {
 
         quota_init(&quota);
         quota.settings.limits.queued_bytes_per_user = 100;
-        quota.settings.limits.queued_bytes = 150;
+        quota.settings.limits.queued_bytes = 250;
 
         assert_exceeded(quota_charge_call(&quota, 1, 0, 101, &failure), failure, "queued_bytes_per_user");
         assert_exceeded(quota_charge_call(&quota, 1, 0, SIZE_MAX, &failure), failure, "queued_bytes_per_user");
@@ -129,14 +129,16 @@ static void test_queued_bytes(void) {
         assert_number(quota_charge_call(&quota, 1, 0, 40, &failure), 0);
         assert_number(quota_charge_call(&quota, 1, 0, 0, &failure), 0);
 
+        assert_number(quota_charge_call(&quota, 3, 0, 100, &failure), 0);
         assert_exceeded(quota_charge_call(&quota, 2, 0, 51, &failure), failure, "queued_bytes");
         assert_number(quota_charge_call(&quota, 2, 0, 50, &failure), 0);
-        assert_number(quota.queued_bytes, 150);
+        assert_number(quota.queued_bytes, 250);
 
         quota_release_call(&quota, 1, 40);
         quota_release_call(&quota, 1, 60);
         quota_release_call(&quota, 1, 0);
         quota_release_call(&quota, 2, 50);
+        quota_release_call(&quota, 3, 100);
         assert_unused(&quota);
         quota_done(&quota);
 }
@@ -240,12 +242,12 @@ static void test_sessions(void) {
         assert_number(quota_charge_session(&quota, 2, &failure), 0);
         assert_exceeded(quota_charge_session(&quota, 2, &failure), failure, "sessions");
         quota_release_session(&quota, 1);
-        assert_number(quota_charge_session(&quota, 2, &failure), 0);
+        assert_number(quota_charge_session(&quota, 3, &failure), 0);
         assert_number(quota.sessions, 3);
 
         quota_release_session(&quota, 1);
         quota_release_session(&quota, 2);
-        quota_release_session(&quota, 2);
+        quota_release_session(&quota, 3);
         assert_number(quota.sessions, 0);
         assert_unused(&quota);
         quota_done(&quota);
@@ -272,21 +274,131 @@ static void test_jobs(void) {
         quota_done(&quota);
 }
 
+/* Charges and releases one unit of each kind that users share. */
+static int charge(Quota *quota, int kind, uid_t uid, Failure *failure) {
+        switch (kind) {
+        case 0:
+                return quota_charge_call(quota, uid, 0, 0, failure);
+        case 1:
+                return quota_charge_call(quota, uid, 0, 1 << 20, failure);
+        case 2:
+                return quota_charge_worker(quota, uid, failure);
+        case 3:
+                return quota_charge_session(quota, uid, failure);
+        case 4:
+                return quota_charge_job(quota, uid, failure);
+        default:
+                return quota_charge_payload(quota, uid, 1 << 20, failure);
+        }
+}
+
+static void release(Quota *quota, int kind, uid_t uid) {
+        switch (kind) {
+        case 0:
+                quota_release_call(quota, uid, 0);
+                break;
+        case 1:
+                quota_release_call(quota, uid, 1 << 20);
+                break;
+        case 2:
+                quota_release_worker(quota, uid);
+                break;
+        case 3:
+                quota_release_session(quota, uid);
+                break;
+        case 4:
+                quota_release_job(quota, uid);
+                break;
+        default:
+                quota_release_payload(quota, uid, 1 << 20);
+                break;
+        }
+}
+
+/* Where all want everything there is always something for one who has nothing, and as units are released and taken
+ * again all come to have as much, in whatever order they ask. */
+static void test_fair_shares(void) {
+        enum { LIMIT = 60, USERS = 5, TURNS = 2000 };
+
+        for (int kind = 0; kind < 6; kind++) {
+                unsigned have[USERS + 1] = {};
+                Failure failure = {};
+                Quota quota;
+
+                quota_init(&quota);
+                quota.settings.limits = (__typeof__(quota.settings.limits)){
+                        .calls_per_connection = 1000,
+                        .calls_per_user = LIMIT,
+                        .calls = kind == 1 ? 1000 : LIMIT,
+                        .workers_per_user = LIMIT,
+                        .workers = LIMIT,
+                        .sessions_per_user = LIMIT,
+                        .sessions = LIMIT,
+                        .jobs_per_user = LIMIT,
+                        .jobs = LIMIT,
+                        .queued_bytes_per_user = LIMIT << 20,
+                        .queued_bytes = LIMIT << 20,
+                        .payload_bytes_per_user = LIMIT << 20,
+                        .payload_bytes = LIMIT << 20,
+                };
+                if (kind == 1)
+                        quota.settings.limits.calls_per_user = 1000;
+
+                /* One after the other takes all that he gets. */
+                for (uid_t uid = 0; uid < USERS; uid++) {
+                        while (charge(&quota, kind, uid, &failure) >= 0)
+                                have[uid]++;
+                        failure_done(&failure);
+                        assert_true(have[uid] > 0);
+                }
+                assert_number(have[0], LIMIT / 2);
+
+                /* Then each time one unit ends, and the first users ask first. */
+                for (unsigned turn = 0; turn < TURNS; turn++) {
+                        uid_t whose = turn % USERS;
+
+                        release(&quota, kind, whose);
+                        have[whose]--;
+                        for (uid_t uid = 0; uid < USERS; uid++)
+                                if (charge(&quota, kind, uid, &failure) >= 0)
+                                        have[uid]++;
+                                else
+                                        failure_done(&failure);
+                }
+                for (uid_t uid = 0; uid < USERS; uid++)
+                        assert_true(have[uid] >= LIMIT / (USERS + 1) - 1 && have[uid] <= LIMIT / (USERS + 1) + 2);
+
+                /* And one who comes late finds as much. */
+                while (charge(&quota, kind, USERS, &failure) >= 0)
+                        have[USERS]++;
+                failure_done(&failure);
+                assert_true(have[USERS] >= LIMIT / (USERS + 1) / 2);
+
+                for (uid_t uid = 0; uid <= USERS; uid++)
+                        for (; have[uid] > 0; have[uid]--)
+                                release(&quota, kind, uid);
+                assert_unused(&quota);
+                quota_done(&quota);
+        }
+}
+
 static void test_payloads(void) {
         Quota quota;
         Failure failure = {};
 
         quota_init(&quota);
         quota.settings.limits.payload_bytes_per_user = 100;
-        quota.settings.limits.payload_bytes = 150;
+        quota.settings.limits.payload_bytes = 250;
         assert_number(quota_charge_payload(&quota, 1, 100, &failure), 0);
         assert_number(quota_charge_payload(&quota, 1, 0, &failure), 0);
         assert_exceeded(quota_charge_payload(&quota, 1, 1, &failure), failure, "payload_bytes_per_user");
+        assert_number(quota_charge_payload(&quota, 3, 100, &failure), 0);
         assert_exceeded(quota_charge_payload(&quota, 2, 51, &failure), failure, "payload_bytes");
         assert_exceeded(quota_charge_payload(&quota, 2, UINT64_MAX, &failure), failure, "payload_bytes_per_user");
         assert_exceeded(quota_charge_payload(&quota, QUOTA_EVERYBODY, 51, &failure), failure, "payload_bytes");
         assert_number(quota_charge_payload(&quota, QUOTA_EVERYBODY, 50, &failure), 0);
         quota_release_payload(&quota, 1, 100);
+        quota_release_payload(&quota, 3, 100);
         quota_release_payload(&quota, QUOTA_EVERYBODY, 50);
         assert_unused(&quota);
         quota_done(&quota);
@@ -305,6 +417,7 @@ int main(void) {
         test_calls_and_workers();
         test_done_while_charged();
         test_jobs();
+        test_fair_shares();
         test_payloads();
         return 0;
 }

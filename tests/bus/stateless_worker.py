@@ -1,15 +1,16 @@
 #!/usr/bin/python3
 """An MCP server of the stateless era (2026-07-28, standard library only) that does what its calls tell it to do: the
-modern brother of obedient_worker.py. It answers in the order in which it is asked."""
+modern brother of obedient_worker.py. It answers in the order in which it is asked, one after the other."""
 
 import json
 import os
 import sys
+import time
 
 VERSION = "2026-07-28"
 META = "io.modelcontextprotocol/"
 ARRAY = {"type": "array"}
-TOOLS = ["echo", "pid", "params", "ask", "answer", "log", "progress", "refuse", "change"]
+TOOLS = ["echo", "pid", "params", "ask", "answer", "log", "progress", "work", "sleep", "refuse", "change"]
 listening = {}  # what subscriptions/listen asked for, by its id
 
 
@@ -44,6 +45,14 @@ def call(params):
     if name == "progress":
         send({"method": "notifications/progress", "params": {"progressToken": meta["progressToken"], "progress": 1}})
         return text("done")
+    if name == "work":
+        for step in range(arguments["steps"]):
+            send({"method": "notifications/progress", "params": {"progressToken": meta["progressToken"], "progress": step + 1}})
+            time.sleep(arguments["pause"])
+        return text(arguments.get("message", "done"))
+    if name == "sleep":
+        time.sleep(arguments["seconds"])
+        return text("slept")
     if name == "change":
         for number, wanted in listening.items():
             if wanted.get("toolsListChanged"):

@@ -3,12 +3,13 @@
 import fcntl
 import json
 import os
+import time
 
 import pytest
 
 from caller import ALICE, BOB, DENIED, F_GET_SEALS, F_SEAL_WRITE, JOB, fails, text_of
 from mock_polkit import MANAGE
-
+from service import SANITIZED
 from waiting import eventually, settle
 
 UNKNOWN = ("org.freedesktop.DBus.Error.UnknownObject", "org.freedesktop.DBus.Error.UnknownMethod")
@@ -58,6 +59,25 @@ def test_progress_and_end_are_told_to_its_owner_alone(service, caller):
     assert caller.job(path)["LastProgress"] == (3.0, 3.0, "step 3")
     settle(0.2)
     assert not heard[1]["Progress"].seen and not heard[1]["Finished"].seen
+
+
+def test_a_flood_of_progress_is_thinned_out(service, caller):
+    service.obedient()
+    heard, finished = (caller.signals(name, interface=JOB) for name in ("Progress", "Finished"))
+    started = time.monotonic()
+    path = caller.start_tool_job("obedient", "work", {"steps": 3000, "pause": 0})
+    eventually(lambda: finished.seen, "the job is done", 60)
+    assert 20 <= len(heard.seen) <= 20 * (time.monotonic() - started + 2)
+    assert caller.job(path)["LastProgress"] == (3000.0, 3000.0, "step 3000")
+
+
+def test_a_flood_of_progress_of_a_call_is_thinned_out(service, caller):
+    service.obedient()
+    heard = caller.signals("Notification")
+    started = time.monotonic()
+    params = {"name": "work", "arguments": {"steps": 3000, "pause": 0}, "_meta": {"progressToken": 7}}
+    assert text_of(caller.begin_call("obedient", "tools/call", params).wait()) == "done"
+    assert 20 <= len(heard.seen) <= 20 * (time.monotonic() - started + 2)
 
 
 def test_a_method_of_another_name_is_asked_for_progress_too(service, caller):
@@ -191,11 +211,25 @@ def test_scope_client_ends_with_its_connection(service, caller):
     service.obedient(scope="client")
     first = service.caller()
     path = first.start_tool_job("obedient", "sleep", {"seconds": 1000})
-    first.tool_text("obedient", "pid")
+    eventually(lambda: first.property("CallsInFlight") == 1 and service.worker_processes(), "it is under way")
     first.close()
     job = caller.job_done(path)
     assert job["State"] == "cancelled" and "its client has left" in job["Error"][1]
     eventually(lambda: not service.worker_processes(), "its worker is gone")
+
+
+@pytest.mark.skipif(SANITIZED, reason="memory says nothing under a sanitizer")
+def test_what_a_job_was_asked_is_not_kept_with_it(service, caller):
+    """It is charged for as long as the call is under way."""
+    service.obedient()
+    large = {"message": "x" * 900_000}
+    caller.job_done(caller.start_tool_job("obedient", "echo", large))
+    before = service.private_memory()
+    for _ in range(24):
+        path = caller.start_tool_job("obedient", "refuse", large)
+        caller.job_done(path)
+    assert len(caller.jobs()) == 25
+    assert service.private_memory() - before < 12 << 20
 
 
 def test_jobs_of_a_user_are_limited(service, caller):

@@ -356,3 +356,28 @@ def test_a_clients_worker_goes_though_it_was_starting(service, caller):
     other.close()
     eventually(lambda: caller.workers("obedient") == [], "it is stopped")
     eventually(lambda: Process.of(worker["Pid"]) is None, "its process is gone")
+
+
+@pytest.mark.slow
+def test_a_stable_run_ends_the_distrust_of_a_pool(service, caller):
+    """Also when it isn't the stable worker that crashes next."""
+    service.obedient(restart={"burst": 2, "interval": 1}, pool={"max": 2, "concurrency": 1})
+    for _ in range(2):
+        with fails("WorkerDied"):
+            caller.call_tool("obedient", "die")
+    with fails("Unavailable", "the next try is in"):
+        caller.call_tool("obedient", "pid")
+
+    def opened():
+        try:
+            return pid_of(caller)
+        except CallFailed:
+            return None
+
+    stable = eventually(opened, "the next try", 40)
+    settle(1.2)
+    busy = caller.begin_tool("obedient", "sleep", {"seconds": 1000})
+    with fails("WorkerDied"):
+        caller.call_tool("obedient", "die")
+    assert pid_of(caller) != stable, "one crash is no loop"
+    assert not busy.done

@@ -26,7 +26,7 @@ def paced(seconds):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("tool, extra, pause, succeed", [
     ("echo", "", paced(6), 0.9),  # most kills meet an idle worker
-    ("sleep", '"seconds":0.02', "0-0", 0.02),  # each kill meets dozens of calls
+    ("sleep", '"seconds":0.02', "0-0", 0.002),  # each kill meets dozens of calls
 ], ids=["idle", "busy"])
 def test_every_call_has_one_answer_while_workers_are_killed(service, caller, tool, extra, pause, succeed):
     service.settings(limits=LIMITS)

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2] / "src" / "executors"
-WRAPPER = os.environ.get("MCP_EXEC_TEST_PYTHON", "").split()  # to try other interpreters than the scripts'
+WRAPPER = os.environ.get("MCP_EXEC_TEST_PYTHON", "").split()  # to try other interpreters of Python than the scripts'
 PROGRAMS = {name: SOURCE / name / f"mcp-exec-{name}" for name in ("python", "sh", "node")}
 PATIENCE = 30  # seconds; only a failing test waits as long
 MODERN = "2026-07-28"
@@ -18,17 +18,20 @@ META = {
     "io.modelcontextprotocol/clientCapabilities": {},
 }
 TEXT_OR_NONE, NUMBER_OR_NONE, OBJECT_OR_NONE = (str, type(None)), (int, type(None)), (dict, type(None))
-PROCESS_TYPES = {"stdout": str, "stderr": str, "exit_code": NUMBER_OR_NONE, "signal": TEXT_OR_NONE, "truncated": bool,
-                 "timed_out": bool, "left_behind": OBJECT_OR_NONE}
-CODE_TYPES = {**PROCESS_TYPES, "value": TEXT_OR_NONE, "exception": OBJECT_OR_NONE}
-RESULT_TYPES = {"python": CODE_TYPES, "sh": PROCESS_TYPES, "node": CODE_TYPES}
+TYPES = {"stdout": str, "stderr": str, "exit_code": NUMBER_OR_NONE, "signal": TEXT_OR_NONE, "truncated": bool, "timed_out": bool}
+CODE_TYPES = {"value": TEXT_OR_NONE, "exception": OBJECT_OR_NONE}
+RESULT_TYPES = {
+    "python": {**TYPES, **CODE_TYPES, "left_behind": OBJECT_OR_NONE},
+    "sh": {**TYPES, "left_behind": OBJECT_OR_NONE},
+    "node": {**TYPES, **CODE_TYPES, "context_lost": bool},
+}
 
 
 class Executor:
     def __init__(self, cwd, wrapper=(), name="python", **environment):
         self.types = RESULT_TYPES[name]
         self.process = subprocess.Popen(
-            [*wrapper, *WRAPPER, PROGRAMS[name]],
+            [*wrapper, *(WRAPPER if name != "node" else ()), PROGRAMS[name]],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

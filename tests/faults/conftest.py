@@ -13,13 +13,13 @@ bus_conftest = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(bus_conftest)
 make_service, service, caller = bus_conftest.make_service, bus_conftest.service, bus_conftest.caller
 system_service, alice, bob = bus_conftest.system_service, bus_conftest.alice, bus_conftest.bob
+open_session = bus_conftest.open_session
 pytest_configure, pytest_report_header = bus_conftest.pytest_configure, bus_conftest.pytest_report_header
 pytest_collection_modifyitems = bus_conftest.pytest_collection_modifyitems
 pytest_runtest_makereport = bus_conftest.pytest_runtest_makereport
 
 from onlooker import Onlooker  # noqa: E402
 from preload import Faults  # noqa: E402
-from service import SANITIZED  # noqa: E402
 
 
 @pytest.fixture
@@ -40,9 +40,11 @@ def onlooker(service):
 @pytest.fixture
 def faults(service):
     """The service runs with preload.c."""
-    if SANITIZED:
-        pytest.skip("a sanitizer's own allocator can't be preloaded over")
     faults = Faults(service.folder / "faults")
-    service.more_environment = faults.environment()
+    service.more_environment = {
+        **faults.environment(),
+        # The sanitizer's own library wants to be the first one, and isn't.
+        "ASAN_OPTIONS": f"{service.environment()['ASAN_OPTIONS']}:verify_asan_link_order=0",
+    }
     yield faults
     faults.close()

@@ -1,6 +1,9 @@
 /* LD_PRELOADed into mcp-execd by the fault suite: makes allocations fail, the clock jump, and memfds run out of space.
  * What it does stands in a file that the test writes while the service runs ($MCP_EXEC_FAULTS, preload.py). Only a
- * process named mcp-execd takes part. */
+ * process named mcp-execd takes part.
+ *
+ * Under AddressSanitizer it stands before the sanitizer's allocator and hands on to that, which knows what it gave out.
+ * Not as a library linked here: other programs, a shell for one, are started with this one as well. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +30,11 @@ typedef struct Faults {
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t n, size_t size);
 void *__libc_realloc(void *old, size_t size);
+
+/* By AddressSanitizer's runtime for the same; NULL where there is none. */
+__attribute__((weak)) void *__interceptor_malloc(size_t size);
+__attribute__((weak)) void *__interceptor_calloc(size_t n, size_t size);
+__attribute__((weak)) void *__interceptor_realloc(void *old, size_t size);
 
 static Faults *faults;
 
@@ -64,15 +72,24 @@ static int fails(void) {
 }
 
 void *malloc(size_t size) {
-        return fails() ? NULL : __libc_malloc(size);
+        if (fails())
+                return NULL;
+
+        return __interceptor_malloc ? __interceptor_malloc(size) : __libc_malloc(size);
 }
 
 void *calloc(size_t n, size_t size) {
-        return fails() ? NULL : __libc_calloc(n, size);
+        if (fails())
+                return NULL;
+
+        return __interceptor_calloc ? __interceptor_calloc(n, size) : __libc_calloc(n, size);
 }
 
 void *realloc(void *old, size_t size) {
-        return fails() ? NULL : __libc_realloc(old, size);
+        if (fails())
+                return NULL;
+
+        return __interceptor_realloc ? __interceptor_realloc(old, size) : __libc_realloc(old, size);
 }
 
 void *reallocarray(void *old, size_t n, size_t size) {
@@ -82,6 +99,25 @@ void *reallocarray(void *old, size_t n, size_t size) {
         }
 
         return realloc(old, n * size);
+}
+
+/* The C library's own call malloc above. AddressSanitizer's don't. */
+char *strdup(const char *text) {
+        size_t size = strlen(text) + 1;
+        char *copy = malloc(size);
+
+        return copy ? memcpy(copy, text, size) : NULL;
+}
+
+char *strndup(const char *text, size_t n) {
+        size_t length = strnlen(text, n);
+        char *copy = malloc(length + 1);
+
+        if (!copy)
+                return NULL;
+
+        copy[length] = '\0';
+        return memcpy(copy, text, length);
 }
 
 int clock_gettime(clockid_t clock, struct timespec *ret) {

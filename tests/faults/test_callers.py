@@ -37,8 +37,6 @@ def service(make_service):
     """On a bus with the limits of the system's."""
     if os.getuid() != 0:
         pytest.skip("only root can be several users")
-    if SANITIZED:
-        pytest.skip("times say nothing under a sanitizer")
     service = make_service(system=True, bus_limits="", private=True)
     service.log_level = "error"
     service.run_directly()

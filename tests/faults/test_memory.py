@@ -141,11 +141,14 @@ def test_a_batch(sweep):
 
 
 def test_a_listing(sweep):
+    descriptions = []
+
     def listing(caller):
         assert [name for name, _, _ in caller.list_servers()] == ["echo", "obedient"]
         caller.list_tools("echo")
         caller.objects()
-        caller.describe("echo")
+        descriptions.append(caller.describe("echo"))
+        assert descriptions[-1] == descriptions[0], "a description is whole"
 
     sweep(listing)
 
@@ -160,7 +163,7 @@ def test_errors(sweep):
             if caught.value.name.endswith("NoReply"):
                 return
 
-    sweep.patience = 1 * SLOWNESS
+    sweep.patience = 1  # an answer that comes later is taken for a missing one
     sweep(errors)
 
 

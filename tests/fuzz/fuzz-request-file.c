@@ -6,7 +6,7 @@
 #define DEPTH 32
 
 static int scan(const char *text, size_t size, size_t piece, bool arguments, RequestFileScan *ret) {
-        *ret = (RequestFileScan){ .depth_max = DEPTH, .arguments = arguments };
+        *ret = (RequestFileScan){ .depth_max = DEPTH, .form = arguments ? REQUEST_FILE_ARGUMENTS : REQUEST_FILE_MCP };
 
         for (size_t i = 0; i < size || i == 0; i += piece) {
                 int r = request_file_scan_feed(ret, text + i, MIN(piece, size - i));

@@ -53,6 +53,27 @@ static void test_forget_opens(void) {
         crash_policy_done(&policy);
 }
 
+/* Also where it ended well, or goes on: the next crash is the first one again. */
+static void test_a_stable_run_opens(void) {
+        CrashPolicy policy = {};
+        uint64_t now = 100 * SEC;
+
+        crash_policy_note(&policy, 2, 30 * SEC, now);
+        crash_policy_note(&policy, 2, 30 * SEC, now);
+        now = policy.retry_at;
+
+        crash_policy_ran(&policy, 30 * SEC, now, now + 30 * SEC - 1);        /* too short */
+        crash_policy_ran(&policy, 30 * SEC, 100 * SEC - 1, now + 300 * SEC); /* it ran beside the others that crashed */
+        assert_true(policy.probation);
+
+        crash_policy_ran(&policy, 30 * SEC, now, now + 30 * SEC);
+        crash_policy_note(&policy, 2, 30 * SEC, now + 31 * SEC);
+        assert_true(!crash_policy_closed(&policy, now + 31 * SEC));
+        crash_policy_note(&policy, 2, 30 * SEC, now + 32 * SEC);
+        assert_true(policy.retry_at == now + 32 * SEC + 30 * SEC);
+        crash_policy_done(&policy);
+}
+
 static void test_burst_of_none_never_closes(void) {
         CrashPolicy policy = {};
 
@@ -67,6 +88,7 @@ int main(void) {
         test_slow_crashes_never_close();
         test_each_trip_is_longer_up_to_300_s();
         test_forget_opens();
+        test_a_stable_run_opens();
         test_burst_of_none_never_closes();
         return 0;
 }

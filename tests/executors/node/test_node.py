@@ -4,140 +4,24 @@ import json
 import os
 import pathlib
 import re
-import select
 import shutil
 import signal
-import subprocess
-import time
 
 import pytest
+from driver import META, MODERN, RESULT_TYPES, Executor, is_alive, wait_for
 
 SOURCE = pathlib.Path(__file__).resolve().parents[3] / "src" / "executors" / "node"
 PROGRAM = SOURCE / "mcp-exec-node"
 NODE = os.environ.get("MCP_EXEC_TEST_NODE") or shutil.which("node")  # to try other versions
-PATIENCE = 30  # seconds; only a failing test waits as long
-MODERN = "2026-07-28"
-META = {
-    "io.modelcontextprotocol/protocolVersion": MODERN,
-    "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
-RESULT_TYPES = {
-    "stdout": str,
-    "stderr": str,
-    "value": (str, type(None)),
-    "exception": (dict, type(None)),
-    "exit_code": (int, type(None)),
-    "signal": (str, type(None)),
-    "truncated": bool,
-    "timed_out": bool,
-    "context_lost": bool,
-}
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="there is no node in PATH")
 
 
-class Executor:
+class NodeExecutor(Executor):
     def __init__(self, cwd, isolation=None, **environment):
         if isolation:
             environment["MCP_EXEC_ISOLATION"] = isolation
-        self.process = subprocess.Popen(
-            [NODE, PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=cwd,
-            env={**os.environ, **environment},
-            bufsize=0,
-        )
-        self.received = b""
-        self.last_id = 0
-
-    def write(self, data):
-        while data:
-            data = data[self.process.stdin.write(data) :]
-
-    def send(self, message):
-        self.write(json.dumps(message).encode() + b"\n")
-
-    def read_line(self):
-        """Returns the next line; None at the end of the output."""
-        deadline = time.monotonic() + PATIENCE
-        while b"\n" not in self.received:
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
-            if not ready:
-                raise TimeoutError("no line from the executor")
-            data = self.process.stdout.read(1 << 20)
-            if not data:
-                assert self.received == b""
-                return None
-            self.received += data
-        line, _, self.received = self.received.partition(b"\n")
-        return line
-
-    def receive(self):
-        line = self.read_line()
-        assert line is not None, "the executor ended"
-        message = json.loads(line.decode())  # strictly UTF-8
-        assert message["jsonrpc"] == "2.0"
-        return message
-
-    def start(self, method, params=None):
-        self.last_id += 1
-        message = {"jsonrpc": "2.0", "id": self.last_id, "method": method}
-        self.send(message if params is None else {**message, "params": params})
-        return self.last_id
-
-    def request(self, method, params=None):
-        request_id = self.start(method, params)
-        answer = self.receive()
-        assert answer["id"] == request_id
-        return answer
-
-    def result(self, method, params=None):
-        answer = self.request(method, params)
-        assert "result" in answer, answer
-        return answer["result"]
-
-    def error(self, method, params=None):
-        answer = self.request(method, params)
-        assert "error" in answer, answer
-        return answer["error"]
-
-    def initialize(self, version="2025-11-25"):
-        info = {"name": "test", "version": "1"}
-        result = self.result("initialize", {"protocolVersion": version, "capabilities": {}, "clientInfo": info})
-        self.notify("notifications/initialized")
-        return result
-
-    def notify(self, method, params=None):
-        self.send({"jsonrpc": "2.0", "method": method, "params": params or {}})
-
-    def cancel(self, request_id):
-        self.notify("notifications/cancelled", {"requestId": request_id, "reason": "test"})
-
-    def start_run(self, code, **arguments):
-        return self.start("tools/call", {"name": "run", "arguments": {"code": code, **arguments}})
-
-    def check_run(self, answer):
-        """Holds an answer of `run` against the tool's promises and returns its structured content."""
-        result = answer["result"]
-        content = result["structuredContent"]
-        assert content.keys() == RESULT_TYPES.keys()
-        for key, types in RESULT_TYPES.items():
-            assert isinstance(content[key], types), key
-        if content["exception"] is not None:
-            assert content["exception"].keys() == {"type", "message", "traceback"}
-        failed = content["exception"] or content["timed_out"] or content["exit_code"] != 0 or content["signal"]
-        assert result["isError"] is bool(failed)
-        assert [block["type"] for block in result["content"]] == ["text"] and result["content"][0]["text"]
-        return content
-
-    def run(self, code, **arguments):
-        request_id = self.start_run(code, **arguments)
-        answer = self.receive()
-        assert answer["id"] == request_id
-        return self.check_run(answer)
+        super().__init__(cwd, (NODE,), "node", **environment)
 
     def value(self, code, **arguments):
         result = self.run(code, **arguments)
@@ -150,37 +34,9 @@ class Executor:
         wait_for(marker.exists)
         return request_id
 
-    def end(self, close=True):
-        """Returns the exit status and what the executor said on stderr."""
-        if close:
-            self.process.stdin.close()
-        status = self.process.wait(PATIENCE)
-        return status, self.process.stderr.read().decode()
-
-    def leave(self):
-        self.process.terminate()
-        self.process.wait(PATIENCE)
-        for stream in self.process.stdin, self.process.stdout, self.process.stderr:
-            stream.close()
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-
-
-def is_alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
 
 def make(tmp_path_factory, isolation, initialized=True):
-    executor = Executor(tmp_path_factory.mktemp("cwd"), isolation)
+    executor = NodeExecutor(tmp_path_factory.mktemp("cwd"), isolation)
     if initialized:
         executor.initialize()
     return executor
@@ -210,7 +66,7 @@ def either(request):
 
 @pytest.fixture
 def new(tmp_path):
-    executor = Executor(tmp_path)
+    executor = NodeExecutor(tmp_path)
     yield executor
     executor.leave()
 
@@ -260,7 +116,7 @@ def test_legacy_requests(shared):
     assert shared.result("ping") == {}
     (tool,) = shared.result("tools/list")["tools"]
     assert set(tool["inputSchema"]["properties"]) == {"code", "timeout", "stdin", "max_output"}
-    assert set(tool["outputSchema"]["required"]) == RESULT_TYPES.keys()
+    assert set(tool["outputSchema"]["required"]) == RESULT_TYPES["node"].keys()
     assert shared.error("ping", {"_meta": META})["code"] == -32601
     assert shared.error("server/discover")["code"] == -32602
     for method in "prompts/list", "", "__proto__", "constructor":
@@ -366,7 +222,7 @@ def test_server_file():
 
 @pytest.mark.parametrize("isolation", ["fork", "none"])
 def test_isolation_that_is_not_offered(tmp_path, isolation):
-    executor = Executor(tmp_path, isolation)
+    executor = NodeExecutor(tmp_path, isolation)
     assert executor.end() == (
         1,
         f"mcp-exec-node: isolation {isolation} is not offered for Node, only shared, reset, fresh\n",
@@ -435,12 +291,12 @@ def test_stdin(either):
 def test_preload(tmp_path):
     (tmp_path / "node_modules" / "mine").mkdir(parents=True)
     (tmp_path / "node_modules" / "mine" / "index.js").write_text("exports.value = 7")
-    executor = Executor(tmp_path, MCP_EXEC_PRELOAD="mine,fs")
+    executor = NodeExecutor(tmp_path, MCP_EXEC_PRELOAD="mine,fs")
     executor.initialize()
     assert executor.value("[Object.keys(require.cache).length, require('mine').value]") == "[ 1, 7 ]"
     assert executor.value("(await import('mine')).default.value") == "7"
     executor.leave()
-    executor = Executor(tmp_path, MCP_EXEC_PRELOAD="missing")
+    executor = NodeExecutor(tmp_path, MCP_EXEC_PRELOAD="missing")
     status, said = executor.end(close=False)
     assert status == 1 and said.startswith("mcp-exec-node: cannot preload missing: Cannot find module 'missing'")
     executor.leave()
@@ -647,7 +503,7 @@ def test_closing_every_descriptor(either):
 
 
 def test_memory_bomb(tmp_path):
-    executor = Executor(tmp_path, "reset", NODE_OPTIONS="--max-old-space-size=48")
+    executor = NodeExecutor(tmp_path, "reset", NODE_OPTIONS="--max-old-space-size=48")
     executor.initialize()
     result = executor.run("console.log('begun'); const a = []; while (true) a.push(new Array(1e5).fill(1.5))", timeout=25)
     assert result["stdout"] == "begun\n" and result["signal"] == "SIGABRT"

@@ -7,8 +7,7 @@ import signal
 import time
 
 import pytest
-from driver import META, MODERN, PATIENCE, PROGRAMS, SOURCE, Executor, is_alive, wait_for
-from driver import CODE_TYPES as RESULT_TYPES
+from driver import META, MODERN, PATIENCE, PROGRAMS, RESULT_TYPES, SOURCE, Executor, is_alive, wait_for
 
 LEGACY = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
 
@@ -44,7 +43,7 @@ def test_legacy_requests(executor):
     assert tool["name"] == "run"
     assert tool["inputSchema"]["required"] == ["code"]
     assert set(tool["inputSchema"]["properties"]) == {"code", "stdin", "timeout", "cpu_time", "max_output"}
-    assert set(tool["outputSchema"]["required"]) == RESULT_TYPES.keys()
+    assert set(tool["outputSchema"]["required"]) == RESULT_TYPES["python"].keys()
     assert "resultType" not in executor.result("tools/call", {"name": "run", "arguments": {"code": "1"}})
 
 

@@ -1,0 +1,356 @@
+/* Whose message is next.
+ *
+ * Who sends now and then is served as it comes. Behind what lies in the socket the next small call of somebody else may
+ * wait: where there is more than that, it is read before anything else is done, a few messages of each are served at
+ * once, and the rest waits here. Each turn of the loop reads on, and serves one of them: users in turn, and each one's
+ * connections. What large messages of one user take is kept from others by a rest behind each, while others call. */
+
+#include <sys/ioctl.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "bus/errors.h"
+#include "bus/message-size.h"
+#include "bus/peers.h"
+
+#define READ_TIME (200 * USEC_PER_MSEC / 1000) /* usec for which a turn of the loop reads what is there */
+#define DIRECT_MAX 4                           /* messages of a connection that are served at once, a round */
+#define DIRECT_USER_MAX 8
+#define BACKLOG (4 << 10)               /* bytes in the socket: some ten calls */
+#define ACTIVE_TIME (USEC_PER_SEC / 10) /* somebody calls who has called within it */
+#define LARGE ((size_t)16 << 10)        /* bytes */
+#define REST_NSEC 12                    /* for each byte of what is large: some three times what it takes to serve */
+#define REST_MAX (100 * USEC_PER_MSEC)
+
+struct Share {
+        TAILQ_ENTRY(Share) link; /* the one whose turn is next stands first */
+        uid_t uid;
+        unsigned n_turns;                    /* connections */
+        TAILQ_HEAD(, Turn) waiting;          /* those of which something waits, likewise */
+        uint64_t bytes;                      /* of these messages */
+        uint64_t active, rests_until, round; /* usec, CLOCK_MONOTONIC */
+        unsigned n_direct;
+};
+
+static int on_turn(sd_event_source *source, void *userdata);
+
+static uint64_t now_usec(void) {
+        struct timespec now;
+
+        (void)clock_gettime(CLOCK_MONOTONIC, &now);
+        return (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000;
+}
+
+void turns_init(Turns *turns) {
+        TAILQ_INIT(&turns->shares);
+}
+
+static void share_free(Turns *turns, Share *share) {
+        TAILQ_REMOVE(&turns->shares, share, link);
+        if (turns->last == share)
+                turns->last = NULL;
+        if (turns->other == share)
+                turns->other = NULL;
+        free(share);
+}
+
+/* Who comes again finds the rest that is owed. */
+static Share *get_share(Turns *turns, uid_t uid, uint64_t now) {
+        Share *share, *next, *found = NULL;
+
+        TAILQ_FOREACH_SAFE(share, &turns->shares, link, next)
+                if (share->uid == uid)
+                        found = share;
+                else if (share->n_turns == 0 && share->rests_until <= now)
+                        share_free(turns, share);
+        if (found)
+                return found;
+
+        share = new0(Share, 1);
+        if (!share)
+                return NULL;
+
+        share->uid = uid;
+        TAILQ_INIT(&share->waiting);
+        TAILQ_INSERT_TAIL(&turns->shares, share, link);
+        return share;
+}
+
+int turns_add(Service *service, Client *client) {
+        Turn *turn = &((Peer *)client->peer)->turn;
+
+        TAILQ_INIT(&turn->waiting);
+        turn->share = get_share(&service->turns, client->uid, service_now(service));
+        if (!turn->share)
+                return -ENOMEM;
+
+        turn->share->n_turns++;
+        return 0;
+}
+
+/* Takes the oldest one; NULL: there is none. The message is the caller's. */
+static sd_bus_message *take_waiting(Service *service, Turn *turn) {
+        Peer *peer = (Peer *)((char *)turn - offsetof(Peer, turn));
+        Waiting *waiting = TAILQ_FIRST(&turn->waiting);
+        sd_bus_message *message;
+
+        if (!waiting)
+                return NULL;
+
+        message = waiting->message;
+        TAILQ_REMOVE(&turn->waiting, waiting, link);
+        if (TAILQ_EMPTY(&turn->waiting)) {
+                TAILQ_REMOVE(&turn->share->waiting, turn, link);
+                if (peer->connection)
+                        private_pause_reading(peer->connection, false);
+        }
+        turn->share->bytes -= waiting->bytes;
+        service->turns.bytes -= waiting->bytes;
+        service->turns.n_waiting--;
+        free(waiting);
+        return message;
+}
+
+void turns_remove(Service *service, Client *client, bool answer) {
+        Turn *turn = &((Peer *)client->peer)->turn;
+        sd_bus_message *message;
+
+        if (!turn->share)
+                return;
+
+        while ((message = take_waiting(service, turn))) {
+                if (answer)
+                        (void)sd_bus_reply_method_errorf(message, BUS_ERROR("Unavailable"), "The service is leaving");
+                sd_bus_message_unref(message);
+        }
+        turn->share->n_turns--;
+        turn->share = NULL;
+}
+
+void turns_done(Service *service) {
+        Turns *turns = &service->turns;
+        Share *share, *next;
+
+        turns->source = sd_event_source_disable_unref(turns->source);
+        turns->timer = sd_event_source_disable_unref(turns->timer);
+        TAILQ_FOREACH_SAFE(share, &turns->shares, link, next)
+                share_free(turns, share);
+}
+
+static bool others_call(const Turns *turns, const Share *share, uint64_t now) {
+        const Share *other = turns->last != share ? turns->last : turns->other;
+
+        return other && now < usec_add(other->active, ACTIVE_TIME);
+}
+
+static void note_active(Turns *turns, Share *share, uint64_t now) {
+        share->active = now;
+        if (turns->last == share)
+                return;
+
+        turns->other = turns->last;
+        turns->last = share;
+}
+
+static void rest(Service *service, Share *share, size_t bytes) {
+        uint64_t now = service_now(service);
+
+        if (bytes < LARGE || !others_call(&service->turns, share, now))
+                return;
+
+        share->rests_until = MIN(MAX(share->rests_until, now) + bytes * REST_NSEC / 1000, usec_add(now, REST_MAX));
+}
+
+void turns_charge(Service *service, const Client *client, size_t bytes) {
+        const Peer *peer = client->peer;
+
+        if (peer && peer->turn.share)
+                rest(service, peer->turn.share, bytes);
+}
+
+/* Bytes that lie in the socket */
+static int backlog(const Service *service) {
+        int n = 0;
+
+        (void)ioctl(sd_bus_get_fd(service->bus), FIONREAD, &n);
+        return n;
+}
+
+/* The next one whose turn it is; NULL: all rest until *ret_usec. */
+static Turn *next_turn(Turns *turns, uint64_t now, uint64_t *ret_usec) {
+        Share *share;
+
+        *ret_usec = USEC_INFINITY;
+        TAILQ_FOREACH(share, &turns->shares, link) {
+                Turn *turn = TAILQ_FIRST(&share->waiting);
+
+                if (!turn)
+                        continue;
+                if (share->rests_until > now) {
+                        *ret_usec = MIN(*ret_usec, share->rests_until);
+                        continue;
+                }
+
+                TAILQ_REMOVE(&turns->shares, share, link);
+                TAILQ_INSERT_TAIL(&turns->shares, share, link);
+                TAILQ_REMOVE(&share->waiting, turn, link);
+                TAILQ_INSERT_TAIL(&share->waiting, turn, link);
+                return turn;
+        }
+
+        return NULL;
+}
+
+static int on_rested(sd_event_source *source _unused_, uint64_t usec _unused_, void *userdata) {
+        Service *service = userdata;
+
+        return peers_process_queue(service, &service->turns.source, on_turn, service);
+}
+
+/* Puts the message back into the queue of its connection, which is processed ahead of all that comes in. */
+static void serve(Service *service, Turn *turn) {
+        Share *share = turn->share;
+        size_t bytes = TAILQ_FIRST(&turn->waiting)->bytes;
+        sd_bus_message *message = take_waiting(service, turn);
+
+        note_active(&service->turns, share, service_now(service));
+        rest(service, share, bytes);
+        bus_answered(message, peers_resume(service, message));
+        sd_bus_message_unref(message);
+}
+
+/* Decides when to go on. */
+static int arm(Service *service) {
+        Turns *turns = &service->turns;
+        uint64_t usec;
+
+        if (turns->n_waiting == 0)
+                return 0;
+        if (next_turn(turns, service_now(service), &usec))
+                return peers_process_queue(service, &turns->source, on_turn, service);
+
+        if (!turns->timer)
+                return sd_event_add_time(service->event, &turns->timer, CLOCK_MONOTONIC, usec, 1, on_rested, service);
+
+        (void)sd_event_source_set_time(turns->timer, usec);
+        return sd_event_source_set_enabled(turns->timer, SD_EVENT_ONESHOT);
+}
+
+static int on_turn(sd_event_source *source _unused_, void *userdata) {
+        Service *service = userdata;
+        uint64_t until = now_usec() + READ_TIME, usec;
+        Turn *turn;
+        int r = 1;
+
+        while (r > 0 && backlog(service) > 0 && now_usec() < until)
+                r = sd_bus_process(service->bus, NULL);
+        if (r < 0)
+                return sd_event_exit(service->event, r);
+        if (backlog(service) == 0)
+                service->turns.round++;
+
+        turn = next_turn(&service->turns, service_now(service), &usec);
+        if (turn)
+                serve(service, turn);
+        if (arm(service) < 0)
+                return sd_event_exit(service->event, -ENOMEM);
+
+        service_maybe_idle(service);
+        return 0;
+}
+
+static int limits_exceeded(sd_bus_error *error, const char *whose, uint64_t limit, const char *key) {
+        return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
+                                 "Too many bytes of messages%s wait for their turn: the limit is %llu (limits.%s in "
+                                 "mcp-exec.json)",
+                                 whose, (unsigned long long)limit, key);
+}
+
+static int size_of(sd_bus_message *message, size_t *ret, sd_bus_error *error) {
+        int r = message_size(message, ret);
+
+        return r == -E2BIG ? sd_bus_error_set(error, BUS_ERROR("LimitsExceeded"), "The call has too many arguments")
+                           : r;
+}
+
+static int wait_for_turn(Service *service, sd_bus_message *message, Peer *peer, size_t bytes, sd_bus_error *error) {
+        const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
+        Turns *turns = &service->turns;
+        Turn *turn = &peer->turn;
+        Share *share = turn->share;
+        Waiting *waiting;
+
+        /* The first one is as large as it is. */
+        if (share->bytes > 0 && share->bytes + bytes > limits->queued_bytes_per_user)
+                return limits_exceeded(error, " of this user", limits->queued_bytes_per_user, "queued_bytes_per_user");
+        if (turns->bytes > 0 && turns->bytes + bytes > limits->queued_bytes)
+                return limits_exceeded(error, "", limits->queued_bytes, "queued_bytes");
+
+        waiting = new0(Waiting, 1);
+        if (!waiting)
+                return -ENOMEM;
+
+        waiting->message = sd_bus_message_ref(message);
+        waiting->bytes = bytes;
+        if (TAILQ_EMPTY(&turn->waiting))
+                TAILQ_INSERT_TAIL(&share->waiting, turn, link);
+        TAILQ_INSERT_TAIL(&turn->waiting, waiting, link);
+        share->bytes += bytes;
+        turns->bytes += bytes;
+        turns->n_waiting++;
+        if (peer->connection)
+                private_pause_reading(peer->connection, true);
+        return arm(service) < 0 ? sd_event_exit(service->event, -ENOMEM) : 1;
+}
+
+/* Few enough of this round to be served as they come */
+static bool is_direct(Turns *turns, Turn *turn) {
+        Share *share = turn->share;
+
+        if (share->round != turns->round)
+                share->n_direct = 0;
+        if (turn->round != turns->round)
+                turn->n_direct = 0;
+        share->round = turn->round = turns->round;
+        return ++turn->n_direct <= DIRECT_MAX && ++share->n_direct <= DIRECT_USER_MAX;
+}
+
+int turns_take(Service *service, sd_bus_message *message, Client *client, sd_bus_error *error) {
+        Turns *turns = &service->turns;
+        Peer *peer = client->peer;
+        Turn *turn = &peer->turn;
+        Share *share = turn->share;
+        uint64_t now = service_now(service);
+        bool others;
+        size_t bytes;
+        int n, r;
+
+        others = others_call(turns, share, now);
+        n = peer->connection ? 0 : backlog(service);
+        note_active(turns, share, now);
+        if (n == 0 && turns->n_waiting == 0)
+                turns->round++;
+        if (!others && n < BACKLOG && TAILQ_EMPTY(&turn->waiting))
+                return 0;
+
+        r = size_of(message, &bytes, error);
+        if (r < 0)
+                return r;
+
+        /* Who is alone may send what is large as fast as it is taken. */
+        if (TAILQ_EMPTY(&turn->waiting) && share->rests_until <= now &&
+            (bytes >= LARGE ? n == 0 || !others : is_direct(turns, turn))) {
+                rest(service, share, bytes);
+                return 0;
+        }
+
+        return wait_for_turn(service, message, peer, bytes, error);
+}
+
+int turns_wait(Service *service, sd_bus_message *message, Client *client, sd_bus_error *error) {
+        size_t bytes;
+        int r;
+
+        r = size_of(message, &bytes, error);
+        return r < 0 ? r : wait_for_turn(service, message, client->peer, bytes, error);
+}
