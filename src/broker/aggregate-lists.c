@@ -36,6 +36,7 @@ struct Gather {
         McpEra era;            /* the client's */
         char *line;            /* the request, where it is tried once more: the lists are for the broker; or NULL */
         SessionServer *server; /* whose start is waited for; or NULL */
+        bool found_out;        /* the lists were asked for already */
         bool pumping;
         JsonSlice id;
         Part *parts;
@@ -464,6 +465,7 @@ int aggregate_wait(Session *session, const RpcInput *input, const char *method, 
                 return r;
 
         gather->server = server;
+        gather->found_out = session->aggregate->found_out;
         return AGGREGATE_DONE;
 }
 
@@ -480,7 +482,9 @@ void aggregate_warmed(SessionServer *server) {
 
         while ((gather = TAILQ_FIRST(&ready))) {
                 TAILQ_REMOVE(&ready, gather, link);
+                session->aggregate->found_out = gather->found_out;
                 session_take(session, gather->line, strlen(gather->line));
+                session->aggregate->found_out = false;
                 gather_free(gather);
         }
 }
