@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""One user who does his worst, until he is killed:  attacker.py MOOD ADDRESS
+"""One user who does his worst, until he is killed:  attacker.py MOOD ADDRESS [endless]
 
-Writes a line when it has begun. Each mood is a function below.
+Writes a line when it has begun. Each mood is a function below. endless: those that wait for their answers before they begin
+again don't.
 """
 
 import os
@@ -17,6 +18,7 @@ from raw_connection import DBUS, RawBus, RawConnection, message  # noqa: E402
 
 NAME, PATH, ROOT = "org.example.McpExec", "/org/example/McpExec", "org.example.McpExec"
 MOODS = {}
+ENDLESS = sys.argv[3:] == ["endless"]
 address = None
 
 
@@ -46,6 +48,13 @@ def pump(raw, data, read=True):
     raw.socket.setblocking(True)
 
 
+def drain(raw):
+    """Read until nothing has come for a moment."""
+    while not ENDLESS and raw.waits(0.2):
+        if not raw.socket.recv(1 << 20):
+            raise ConnectionError("thrown out")
+
+
 def again(function):
     """Whoever is thrown out comes back."""
     while True:
@@ -57,7 +66,7 @@ def again(function):
 
 @mood
 def ten_thousand_calls():
-    """On one connection, all at once, and again, without a pause."""
+    """On one connection, all at once, and again when they are answered."""
     data = b"".join(echo(serial) for serial in range(10, 10_010))
 
     def flood():
@@ -65,6 +74,7 @@ def ten_thousand_calls():
             started()
             while True:
                 pump(raw, data)
+                drain(raw)
 
     again(flood)
 
@@ -118,6 +128,7 @@ def wrong_signatures():
             started()
             while True:
                 pump(raw, data)
+                drain(raw)
 
     again(flood)
 
