@@ -13,8 +13,9 @@
 #include "bus/message-size.h"
 #include "bus/peers.h"
 
-#define READ_TIME (200 * USEC_PER_MSEC / 1000) /* usec for which a turn of the loop reads what is there */
-#define DIRECT_MAX 4                           /* messages of a connection that are served at once, a round */
+#define READ_TIME (USEC_PER_MSEC / 5) /* for which a turn of the loop reads what is there */
+#define READ_MIN 16                   /* messages that it reads in any case */
+#define DIRECT_MAX 4                  /* messages of a connection that are served at once, a round */
 #define DIRECT_USER_MAX 8
 #define BACKLOG (4 << 10)               /* bytes in the socket: some ten calls */
 #define ACTIVE_TIME (USEC_PER_SEC / 10) /* somebody calls who has called within it */
@@ -176,9 +177,9 @@ static int backlog(const Service *service) {
         return n;
 }
 
-/* The next one whose turn it is; NULL: all rest until *ret_usec. */
-static Turn *next_turn(Turns *turns, uint64_t now, uint64_t *ret_usec) {
-        Share *share;
+/* The one whose turn is next; NULL: all rest until *ret_usec. */
+static Turn *next_turn(const Turns *turns, uint64_t now, uint64_t *ret_usec) {
+        const Share *share;
 
         *ret_usec = USEC_INFINITY;
         TAILQ_FOREACH(share, &turns->shares, link) {
@@ -191,10 +192,6 @@ static Turn *next_turn(Turns *turns, uint64_t now, uint64_t *ret_usec) {
                         continue;
                 }
 
-                TAILQ_REMOVE(&turns->shares, share, link);
-                TAILQ_INSERT_TAIL(&turns->shares, share, link);
-                TAILQ_REMOVE(&share->waiting, turn, link);
-                TAILQ_INSERT_TAIL(&share->waiting, turn, link);
                 return turn;
         }
 
@@ -211,8 +208,14 @@ static int on_rested(sd_event_source *source _unused_, uint64_t usec _unused_, v
 static void serve(Service *service, Turn *turn) {
         Share *share = turn->share;
         size_t bytes = TAILQ_FIRST(&turn->waiting)->bytes;
-        sd_bus_message *message = take_waiting(service, turn);
+        sd_bus_message *message;
 
+        TAILQ_REMOVE(&service->turns.shares, share, link);
+        TAILQ_INSERT_TAIL(&service->turns.shares, share, link);
+        TAILQ_REMOVE(&share->waiting, turn, link);
+        TAILQ_INSERT_TAIL(&share->waiting, turn, link);
+
+        message = take_waiting(service, turn);
         note_active(&service->turns, share, service_now(service));
         rest(service, share, bytes);
         bus_answered(message, peers_resume(service, message));
@@ -242,7 +245,7 @@ static int on_turn(sd_event_source *source _unused_, void *userdata) {
         Turn *turn;
         int r = 1;
 
-        while (r > 0 && backlog(service) > 0 && now_usec() < until)
+        for (unsigned i = 0; r > 0 && backlog(service) > 0 && (i < READ_MIN || now_usec() < until); i++)
                 r = sd_bus_process(service->bus, NULL);
         if (r < 0)
                 return sd_event_exit(service->event, r);
@@ -300,7 +303,9 @@ static int wait_for_turn(Service *service, sd_bus_message *message, Peer *peer, 
         turns->n_waiting++;
         if (peer->connection)
                 private_pause_reading(peer->connection, true);
-        return arm(service) < 0 ? sd_event_exit(service->event, -ENOMEM) : 1;
+        if (arm(service) < 0)
+                (void)sd_event_exit(service->event, -ENOMEM);
+        return 1;
 }
 
 /* Few enough of this round to be served as they come */

@@ -111,7 +111,7 @@ def test_the_keys_of_the_limits_count(service):
     deaf = service.caller()
     pending = [deaf.begin_tool("obedient", "big", {"size": 900 * 1024}) for _ in range(8)]
     other = service.caller()
-    eventually(lambda: other.property("CallsInFlight") == 0, "they are answered")
+    eventually(lambda: sum(worker["Calls"] for worker in other.workers()) == 8 and other.property("CallsInFlight") == 0, "they are answered")
     pending.append(deaf.begin_tool("obedient", "pid"))
     # Nobody turns the loop in which its answers are read while another one calls.
     until = time.monotonic() + 6 * SLOWNESS

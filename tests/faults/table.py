@@ -209,6 +209,8 @@ ROWS = [
     ),
     *rows(
         "shares",
+        ("share-of-the-line", "one sends a hundred calls at once, another six behind them", "the six don't wait for the hundred",
+         "faults/test_fair.py::test_who_sends_little_waits_for_few_of_who_sends_much"),
         ("share-of-a-pool", "one user with ten connections, two with one, all with calls waiting for the same workers",
          "within a factor of 2 as many calls of each are served", "faults/test_fair.py::test_one_with_ten_connections_gets_what_others_get"),
         ("share-with-jobs", "a user's many jobs wait", "another's calls have every second place", "faults/test_fair.py::test_jobs_of_a_user_are_one_user"),

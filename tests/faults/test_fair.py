@@ -1,6 +1,7 @@
 """Several users want everything at once: each gets his share, and one who comes late finds something."""
 
 import json
+import signal
 
 import pytest
 
@@ -215,3 +216,29 @@ def test_sessions_of_a_user_take_turns(service, open_session):
     for number in range(5):
         assert modest.tool_text("echo", message=str(number)) == str(number)
     assert sum(arguments.get("message") == "greedy" for arguments in journal_of(journal)) < 250
+
+
+@pytest.mark.parametrize("users", [(ALICE, BOB), (ALICE, ALICE)], ids=["users", "connections"])
+def test_who_sends_little_waits_for_few_of_who_sends_much(system_service, journal, users):
+    """All of it lies in the socket of the bus when the service comes to read it."""
+    service = system_service
+    service.settings(limits=MANY)
+    service.obedient("shared", "--journal", journal, scope="shared", access=ACCESS, pool={"max": 1, "concurrency": 200, "queue": 100})
+    much, little = (service.caller(uid=uid) for uid in users)
+    for caller in (much, little):
+        caller.call_tool("shared", "pid")
+    daemon = service.daemon()
+    daemon.kill(signal.SIGSTOP)
+    try:
+        calls = [much.begin_tool("shared", "echo", {"message": f"much {n}"}) for n in range(100)]
+        much.service_pid()  # the bus has taken what was sent before
+        calls += [little.begin_tool("shared", "echo", {"message": f"little {n}"}) for n in range(6)]
+        little.service_pid()
+    finally:
+        daemon.kill(signal.SIGCONT)
+    for call in calls:
+        call.wait()
+
+    order = [arguments["message"] for arguments in journal_of(journal) if "message" in arguments]
+    assert len(order) == 106
+    assert order.index("little 5") < 60, order
