@@ -158,7 +158,7 @@ struct Session {
         unsigned n_elicitations;
 
         IdFinder oversized; /* a line over the limit, as it goes by */
-        uint64_t dropped;      /* notifications */
+        uint64_t dropped;   /* notifications */
 };
 
 /* session.c */
