@@ -35,7 +35,11 @@ void bus_answered(sd_bus_message *message, int r) {
         log_warning("an answer can't be sent: %s", strerror(-r));
         r = sd_bus_reply_method_errno(message, r, NULL);
         if (r == -ENOMEM) {
+                _cleanup_(sd_event_unrefp) sd_event *event = NULL;
+
+                /* The connection has none while it isn't read. */
                 log_error("a call can't be answered, for want of memory: leaving");
-                (void)sd_event_exit(sd_bus_get_event(sd_bus_message_get_bus(message)), r);
+                (void)sd_event_default(&event);
+                (void)sd_event_exit(event, r);
         }
 }
