@@ -65,6 +65,7 @@ static void lose_server(SessionServer *server, const char *reason) {
         session_leave_pool(server);
         failure_done(&server->cold);
         aggregate_server_gone(session, server);
+        session_update(session); /* what waited for its start was answered */
 }
 
 static Session *session_free(Session *session) {
