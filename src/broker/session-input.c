@@ -183,8 +183,11 @@ static void hold(Session *session, const char *line, size_t size) {
 }
 
 void session_take(Session *session, const char *text, size_t size) {
+        /* It can bring the answer that the session waited for before it has its own. */
+        session->n_taking++;
         if (session->state != SESSION_CLOSED && !on_text(session, text, size, /* held= */ false))
                 hold(session, text, size);
+        session->n_taking--;
 }
 
 static void on_line(void *userdata, const char *line, size_t size) {

@@ -146,6 +146,7 @@ struct Session {
         size_t held_bytes;
         unsigned n_displaced; /* calls */
         bool pumping;
+        unsigned n_taking; /* lines that are being looked at */
         TAILQ_HEAD(, SessionQuestion) questions;
         unsigned n_questions;
         uint64_t last_question;
