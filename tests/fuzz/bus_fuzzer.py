@@ -99,10 +99,12 @@ class Fuzzer:
         self.serial = 100
         self.calls = self.thrown_out = self.rounds = self.opened = 0
         self.answers = {}
-        self.jobs, self.workers = deque(maxlen=40), []
+        self.results = {}  # member → how many of its calls had a result
+        self.jobs, self.workers = deque(maxlen=8), []
         self.sessions = []
         self.methods, properties = self.introspect()
         self.grammar = Grammar(self.draw, properties)
+        self.of_jobs = [method for method in self.methods if method[0] == "job"]
         self.calls_to_workers = [method for method in self.methods
                                  if method[2].startswith(("Call", "Notify", "ListTools", "StartJob", "OpenSession", "AttachSession"))]
 
@@ -126,7 +128,8 @@ class Fuzzer:
         for kind, path in kinds.items():
             text = root.invoke("Introspect", "", path=path, interface="org.freedesktop.DBus.Introspectable")
             members = members_of(text)
-            methods |= {(kind, *method) for method in members[0]}
+            if kind in ("", "job", "tree"):
+                methods |= {(kind, *method) for method in members[0]}
             properties |= set(members[1])
         methods.add(("", "org.freedesktop.DBus.ObjectManager", "GetManagedObjects", ""))
         root.close()
@@ -144,7 +147,8 @@ class Fuzzer:
         """A call: its serial, its bytes, the files that it brings, and whether a sound client could have sent it, as all are that are
         tame."""
         draw, grammar = self.draw, self.grammar
-        kind, interface, member, signature = draw.choice(self.calls_to_workers if draw.random() < 0.5 else self.methods)
+        place = draw.random()
+        kind, interface, member, signature = draw.choice(self.calls_to_workers if place < 0.5 else self.of_jobs if place < 0.65 else self.methods)
         path = self.path_of(kind)
         kind = draw.choice([1, draw.random() * (0.60 if tame else 1)])  # 1: nothing is wrong but, perhaps, a value
         destination, sound = NAME, True
@@ -331,6 +335,8 @@ class Fuzzer:
             raise Finding(f"the error {name} is not documented: {data[:2000]!r}")
 
         if kind == METHOD_RETURN:
+            member = self.members.get(serial, "ping")
+            self.results[member] = self.results.get(member, 0) + 1
             self.take_result(serial, fields.get(8), body, fds)
 
     def take_result(self, serial, signature, body, fds):
@@ -435,6 +441,7 @@ def main():
     print(f"seed {options.seed}: {fuzzer.rounds} rounds, {fuzzer.calls} calls, {fuzzer.thrown_out} times thrown out, {fuzzer.opened} sessions; answers:")
     for answer, count in sorted(fuzzer.answers.items(), key=lambda item: -item[1]):
         print(f"{count:8} {answer or 'a result'}")
+    print("results of", ", ".join(f"{member} {count}" for member, count in sorted(fuzzer.results.items())))
     return 0
 
 

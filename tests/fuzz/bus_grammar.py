@@ -18,6 +18,20 @@ TEXTS = ["", "{}", "{", "[]", "null", "0", '"', '{"message":"hi"}', '{"message":
          '{"a":"\\ud800"}', '{"a":"\\u0000"}', '{"a":1e999999}', '{"a":-0}', '{"\\u006eame":"echo"}', "{}{}", "{} \n", "\n{}\n",
          '{"a":' * 70 + "1" + "}" * 70, "[" * 5000, '{"message":"' + "x" * 5000 + '"}', '{"bytes":100}', '{"seconds":0.01}',
          '{"size":70000}', '{"size":400000}', '{"steps":3,"pause":0.01}', '{"method":"roots/list","patience":0.1}', '{"status":3}', '{"ms":1}', '{"message":"\uffff"}', '{"name":"sleep","arguments":{"ms":5}}']
+# What works, by member: the strings that it begins with
+GOOD = {
+    "Call": [("echo", "tools/call", '{"name":"echo","arguments":{"message":"hi"}}'), ("helper", "tools/list", ""),
+             ("helper", "tools/call", '{"name":"work","arguments":{"steps":2,"pause":0.01},"_meta":{"progressToken":1}}')],
+    "CallTool": [("echo", "echo", '{"message":"hi"}'), ("helper", "work", '{"steps":2,"pause":0.01}'), ("helper", "big", '{"size":70000}'), ("helper", "pid", "")],
+    "CallFd": [("echo", "tools/call"), ("echo", "echo/params"), ("helper", "tools/list"), ("helper", "tools/call")],
+    "StartJob": [("echo", "tools/call", '{"name":"echo","arguments":{"message":"hi"}}'), ("helper", "tools/call", '{"name":"sleep","arguments":{"seconds":0.2}}'),
+                 ("helper", "tools/call", '{"name":"work","arguments":{"steps":2,"pause":0.01}}'), ("helper", "tools/list", ""),
+                 ("helper", "tools/call", '{"name":"big","arguments":{"size":400000}}'), ("helper", "tools/call", '{"name":"end"}')],
+    "OpenSession": [("echo",), ("helper",), ("",)],
+    "AttachSession": [("echo",), ("helper",), ("",)],
+    "ListTools": [("echo",), ("helper",)],
+    "Describe": [("echo",)], "StartServer": [("echo",), ("helper",)], "StopServer": [("echo",), ("helper",)], "RestartServer": [("echo",), ("helper",)],
+}
 PATHS = ["/", "/org", "/org/example", "/org/example/McpExec", "/org/example/McpExec/server", "/org/example/McpExec/server/echo",
          "/org/example/McpExec/server/no", "/org/example/McpExec/worker/" + "0" * 32, "/org/example/McpExec/worker/_",
          "/org/example/McpExec/job", "/org/example/McpExec/job/" + "_30" * 32, "/org/example/McpExec/job/_", "/org/example/McpExec/job/a/b",
@@ -181,10 +195,13 @@ class Grammar:
         if member in ("Get", "Set") and self.properties:
             interface, name = draw.choice(self.properties)
             pool = [[interface], [name]]
+        good = draw.random() < 0.5 and member in GOOD
+        if good:
+            pool = [[string] for string in draw.choice(GOOD[member])]
         next_fd = 0
         for n, kind in enumerate(split(signature)):
             if kind == "s" and n < len(pool):
-                self._append_text(body, self.broken_json() if n == 2 and draw.random() < 0.5 else draw.choice(pool[n]))
+                self._append_text(body, self.broken_json() if n == 2 and not good and draw.random() < 0.5 else draw.choice(pool[n]))
             elif kind == "h":
                 body += b"\0" * (-len(body) % 4) + struct.pack("<I", next_fd)
                 next_fd += draw.random() < 0.9
