@@ -173,8 +173,9 @@ class Grammar:
         body += b"\0\0\0\0"
         body += b"\0" * (-len(body) % ALIGN[kind[0]])
         start = len(body)
+        most = self.draw.choice([4_000_000] + 9 * [50_000])
         for _ in range(self.draw.choice([0, 1, 2, 5, 40, 300] if len(kind) < 6 else [0, 1, 2])):
-            if len(body) - start > 4_000_000:
+            if len(body) - start > most:
                 break
             self.append(body, kind)
         struct.pack_into("<I", body, at, len(body) - start)
