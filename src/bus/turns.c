@@ -22,6 +22,8 @@
 #define LARGE ((size_t)16 << 10)        /* bytes */
 #define REST_NSEC 12                    /* for each byte of what is large: some three times what it takes to serve */
 #define REST_MAX (100 * USEC_PER_MSEC)
+#define CONNECTION_REST (3 * USEC_PER_MSEC) /* for each: it is made, its calls are withdrawn, and it is closed */
+#define HEAVY ((uint64_t)1 << 20)
 
 struct Share {
         TAILQ_ENTRY(Share) link; /* the one whose turn is next stands first */
@@ -108,6 +110,10 @@ static sd_bus_message *take_waiting(Service *service, Turn *turn) {
         turn->share->bytes -= waiting->bytes;
         service->turns.bytes -= waiting->bytes;
         service->turns.n_waiting--;
+        if (service->turns.n_waiting == 0 && service->turns.heavy) {
+                service->turns.heavy = false;
+                service_trim(service);
+        }
         free(waiting);
         return message;
 }
@@ -153,13 +159,16 @@ static void note_active(Turns *turns, Share *share, uint64_t now) {
         turns->last = share;
 }
 
-static void rest(Service *service, Share *share, size_t bytes) {
+static void rest_for(Service *service, Share *share, uint64_t usec) {
         uint64_t now = service_now(service);
 
-        if (bytes < LARGE || !others_call(&service->turns, share, now))
-                return;
+        if (others_call(&service->turns, share, now))
+                share->rests_until = MIN(MAX(share->rests_until, now) + usec, usec_add(now, REST_MAX));
+}
 
-        share->rests_until = MIN(MAX(share->rests_until, now) + bytes * REST_NSEC / 1000, usec_add(now, REST_MAX));
+static void rest(Service *service, Share *share, size_t bytes) {
+        if (bytes >= LARGE)
+                rest_for(service, share, bytes * REST_NSEC / 1000);
 }
 
 void turns_charge(Service *service, const Client *client, size_t bytes) {
@@ -167,6 +176,23 @@ void turns_charge(Service *service, const Client *client, size_t bytes) {
 
         if (peer && peer->turn.share)
                 rest(service, peer->turn.share, bytes);
+}
+
+uint64_t turns_connection_waits(const Service *service, uid_t uid) {
+        const Share *share;
+
+        TAILQ_FOREACH(share, &service->turns.shares, link)
+                if (share->uid == uid)
+                        return share->rests_until;
+
+        return 0;
+}
+
+void turns_charge_connection(Service *service, const Client *client) {
+        const Peer *peer = client->peer;
+
+        if (peer && peer->turn.share)
+                rest_for(service, peer->turn.share, CONNECTION_REST);
 }
 
 /* Bytes that lie in the socket */
@@ -300,6 +326,7 @@ static int wait_for_turn(Service *service, sd_bus_message *message, Peer *peer, 
         TAILQ_INSERT_TAIL(&turn->waiting, waiting, link);
         share->bytes += bytes;
         turns->bytes += bytes;
+        turns->heavy = turns->heavy || turns->bytes > HEAVY;
         turns->n_waiting++;
         if (peer->connection)
                 private_pause_reading(peer->connection, true);

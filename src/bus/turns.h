@@ -34,6 +34,7 @@ typedef struct Turns {
         uint64_t round;      /* from one moment at which the bus had no message to the next */
         unsigned n_waiting;
         uint64_t bytes; /* of these messages */
+        bool heavy;     /* these were many since none waited */
         sd_event_source *source, *timer;
 } Turns;
 
@@ -53,3 +54,7 @@ int turns_wait(Service *service, sd_bus_message *message, Client *client, sd_bus
 
 /* An answer with so many bytes was sent to client. */
 void turns_charge(Service *service, const Client *client, size_t bytes);
+
+/* Until when the user's next connection waits; in the past: it needn't. usec, CLOCK_MONOTONIC */
+uint64_t turns_connection_waits(const Service *service, uid_t uid);
+void turns_charge_connection(Service *service, const Client *client); /* it was made */
