@@ -321,9 +321,11 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
         uint8_t type = 0;
         bool resumed = service->n_resumed > 0;
         Client *client;
+        size_t size;
         int r;
 
         service->n_resumed -= resumed;
+        size = resumed ? 0 : turns_count(service);
         (void)sd_bus_message_get_type(message, &type);
         if (type != SD_BUS_MESSAGE_METHOD_CALL)
                 return 0;
@@ -337,7 +339,7 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
         /* Those who call often are found first. */
         TAILQ_REMOVE(&service->manager->clients, client, link);
         TAILQ_INSERT_HEAD(&service->manager->clients, client, link);
-        r = resumed ? 0 : turns_take(service, message, client, error);
+        r = resumed ? 0 : turns_take(service, message, client, size, error);
         return r != 0 ? r : peers_enter(service, message, client, error);
 }
 

@@ -180,6 +180,7 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
         Connection *connection = userdata;
         const char *destination = sd_bus_message_get_destination(message);
         bool resumed = connection->n_resumed > 0;
+        size_t size = connection->size;
         uint8_t type = 0;
         int r;
 
@@ -207,7 +208,7 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
                 return r < 0 ? r : 1;
         }
 
-        r = resumed ? 0 : turns_take(connection->service, message, connection->client, error);
+        r = resumed ? 0 : turns_take(connection->service, message, connection->client, size, error);
         return r != 0 ? r : peers_enter(connection->service, message, connection->client, error);
 }
 
