@@ -133,18 +133,21 @@ void private_input_unseen(Connection *connection) {
                 note_begin(connection);
 }
 
-static int on_queue(sd_event_source *source _unused_, void *userdata) {
-        Connection *connection = userdata;
+void private_input_process(Connection *connection) {
         int r;
 
         if (connection->closing)
-                return 0;
+                return;
 
         r = sd_bus_process(connection->bus, NULL);
         if (connection->connected_source)
                 private_input_unseen(connection);
         if (r < 0)
                 private_close_soon(connection, strerror(-r));
+}
+
+static int on_queue(sd_event_source *source _unused_, void *userdata) {
+        private_input_process(userdata);
         return 0;
 }
 

@@ -547,14 +547,20 @@ void private_done(Service *service) {
         service->reserve_fd = safe_close(service->reserve_fd);
 }
 
-const Client *private_client(const Service *service, const sd_bus *bus) {
-        const Connection *connection;
+static Connection *find_connection(const Service *service, const sd_bus *bus) {
+        Connection *connection;
 
         TAILQ_FOREACH(connection, &service->connections, link)
                 if (connection->bus == bus)
-                        return connection->client;
+                        return connection;
 
         return NULL;
+}
+
+const Client *private_client(const Service *service, const sd_bus *bus) {
+        const Connection *connection = find_connection(service, bus);
+
+        return connection ? connection->client : NULL;
 }
 
 bool private_reading_paused(const Connection *connection) {
@@ -577,9 +583,15 @@ void private_pause_reading(Connection *connection, bool pause) {
 }
 
 void private_resumed(Service *service, sd_bus *bus) {
-        Connection *connection;
+        Connection *connection = find_connection(service, bus);
 
-        TAILQ_FOREACH(connection, &service->connections, link)
-                if (connection->bus == bus)
-                        connection->n_resumed++;
+        if (connection)
+                connection->n_resumed++;
+}
+
+void private_process(Service *service, sd_bus *bus) {
+        Connection *connection = find_connection(service, bus);
+
+        if (connection)
+                private_input_process(connection);
 }

@@ -20,6 +20,7 @@ int private_input_watch(Connection *connection);
 void private_input_authenticated(Connection *connection);
 void private_input_message(Connection *connection); /* sd-bus has brought one */
 void private_input_check(Connection *connection);
+void private_input_process(Connection *connection); /* the next message of sd-bus's queue */
 void private_input_resumed(Connection *connection); /* is read again: what came meanwhile has begun only now */
 void private_input_unseen(Connection *connection);  /* sd-bus may have read by itself */
 

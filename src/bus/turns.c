@@ -246,7 +246,7 @@ static void serve(Service *service, Turn *turn) {
         message = take_waiting(service, turn);
         note_active(&service->turns, share, service_now(service));
         rest(service, share, bytes);
-        bus_answered(message, peers_resume(service, message));
+        bus_answered(message, peers_dispatch(service, message));
         sd_bus_message_unref(message);
 }
 
