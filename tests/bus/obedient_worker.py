@@ -91,6 +91,21 @@ def block(_, seconds=0.0):
 
 
 @tool
+def until(request, path, progress=False, fails=False):
+    """Wait for a file, whether the call is cancelled or not; then answer, if need be with an error."""
+    step = 0
+    while not os.path.exists(path):
+        step += 1
+        if progress:
+            send({"jsonrpc": "2.0", "method": "notifications/progress",
+                  "params": {"progressToken": tokens[request], "progress": step}})
+        time.sleep(0.02)
+    if fails:
+        raise Refusal({"code": -32800, "message": "cancelled"})
+    return "it is there"
+
+
+@tool
 def surroundings(_):
     """Environment, arguments, working directory, open fds, session and process group."""
     fds = {}
@@ -234,7 +249,14 @@ def quit_reading(_):
     return "closed"
 
 
+def make_task(request):
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {"taskId": f"task-{request}", "status": "working", "ttl": None, "createdAt": now, "lastUpdatedAt": now}
+
+
 def call_tool(request, params):
+    if "task" in params:
+        return {"task": make_task(request)}
     function = {entry["name"]: globals().get(entry["name"]) for entry in tools}.get(params.get("name"))
     if function is None:
         raise Refusal({"code": -32602, "message": f"Unknown tool: {params.get('name')}"})
@@ -272,6 +294,8 @@ def answer(message):
             result = list_tools(params)
         elif method == "tools/call":
             result = call_tool(request, params)
+        elif method == "tasks/get":
+            result = make_task(params["taskId"].removeprefix("task-"))
         elif method == "test/params":
             result = {"params": message.get("params", "none")}
         else:

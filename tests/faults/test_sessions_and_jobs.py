@@ -55,6 +55,28 @@ def test_a_worker_of_sessions_is_stopped(service, onlooker, open_session):
         session.close()
 
 
+def test_what_was_not_sent_is_not_said_to_have_run(service, onlooker, open_session):
+    """A worker reads no more, and dies: the call of which a part was written may have run. One that waits moves, and one that
+    only this worker could serve, for it is about a task there, was not sent."""
+    service.obedient("faulty", keep_alive={"check_interval": 0}, pool={"max": 1}, restart={"burst": 100, "interval": 1})
+    seen = onlooker()
+    session = open_session("faulty")
+    task = session.request("tools/call", {"name": "pid", "arguments": {}, "task": {}})["task"]["taskId"]
+    assert session.request("tasks/get", {"taskId": task})["taskId"] == task
+    worker = Process.of(int(session.tool_text("pid")))
+    worker.kill(signal.SIGSTOP)
+    written = session.begin_tool("echo", message="x" * 500_000)  # more than a pipe takes
+    pinned, moves = session.begin("tasks/get", {"taskId": task}), session.begin_tool("pid")
+    eventually(lambda: seen.caller.server("faulty")["QueuedCalls"] == 2, "two wait")
+    worker.kill()
+    with refused(-32000, "SIGKILL", "the call may have run"):
+        session.wait(written)
+    with refused(-32000, "the call was not sent") as caught:
+        session.wait(pinned)
+    assert caught.error.data["error"] == ERROR + "WorkerDied" and "may have" not in caught.error.message
+    assert session.text(moves) != str(worker.pid)
+
+
 # Callers
 
 @pytest.mark.slow
