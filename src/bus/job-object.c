@@ -59,7 +59,12 @@ int method_start_job(sd_bus_message *message, void *userdata, sd_bus_error *erro
                 job_cancel(job);
                 return -ENOMEM;
         }
-        return sd_bus_reply_method_return(message, "o", path);
+
+        /* Nobody could find one that nobody was told of. */
+        r = sd_bus_reply_method_return(message, "o", path);
+        if (r < 0)
+                job_cancel(job);
+        return r;
 }
 
 /* Its own user needs no leave; who sees it otherwise may manage, and is asked for that. */
@@ -213,12 +218,16 @@ static int property_error(sd_bus *bus _unused_, const char *path _unused_, const
                                      failed ? failure_message(&job->failure) : "");
 }
 
+DEFINE_ANSWERED(method_cancel);
+DEFINE_ANSWERED(method_get_result);
+DEFINE_ANSWERED(method_get_result_text);
+
 static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD("Cancel", "", "", method_cancel, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_NAMES("GetResult", "", , "h", SD_BUS_PARAM(result), method_get_result,
+        SD_BUS_METHOD("Cancel", "", "", answered_method_cancel, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_NAMES("GetResult", "", , "h", SD_BUS_PARAM(result), answered_method_get_result,
                                  SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_NAMES("GetResultText", "", , "s", SD_BUS_PARAM(result), method_get_result_text,
+        SD_BUS_METHOD_WITH_NAMES("GetResultText", "", , "s", SD_BUS_PARAM(result), answered_method_get_result_text,
                                  SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Id", "s", property_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Server", "s", property_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),

@@ -341,6 +341,8 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
         return r != 0 ? r : peers_enter(service, message, client, error);
 }
 
+DEFINE_ANSWERED(on_message);
+
 static int on_name_lost(sd_bus_message *message, void *userdata, sd_bus_error *error _unused_) {
         Service *service = userdata;
         const char *name, *old, *new, *sender = sd_bus_message_get_sender(message);
@@ -363,7 +365,7 @@ static int on_name_lost(sd_bus_message *message, void *userdata, sd_bus_error *e
 int peers_watch(Service *service) {
         int r;
 
-        r = sd_bus_add_filter(service->bus, NULL, on_message, service);
+        r = sd_bus_add_filter(service->bus, NULL, answered_on_message, service);
         if (r < 0)
                 return r;
 
