@@ -35,13 +35,17 @@ typedef struct JobSpec {
         const char *params; /* JSON text, "" for none */
         uint64_t timeout;   /* usec; 0: the server's */
         bool bound;
+        const char *id; /* it was promised already: where it can't be started, there is one that has failed; or NULL */
 } JobSpec;
 
 const char *job_state_to_string(JobState state);
 
 /* Starts a call of client's, which is not told of it any more but by the manager's handlers. Fails with -EREMOTEIO and
- * *failure. */
+ * *failure. *ret is NULL where there is one with the promised id that has failed. */
 int job_start(Manager *manager, Client *client, const JobSpec *spec, Job **ret, Failure *failure);
+
+/* Whether it would be started, as far as that can be told without doing it: 0, or -EREMOTEIO with *failure. */
+int job_check(Manager *manager, const JobSpec *spec, Failure *failure);
 
 /* Of one that is under way: its worker is told to give it up. Of one that is done: it is forgotten. */
 void job_cancel(Job *job);

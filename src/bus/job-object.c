@@ -2,16 +2,21 @@
 
 #include "broker/payload.h"
 #include "bus/errors.h"
+#include "bus/handover.h"
 #include "bus/objects.h"
 #include "bus/options.h"
 #include "bus/peers.h"
 
 #define PREFIX BUS_PATH "/job"
 
+int job_path(const char *id, char **ret) {
+        return sd_bus_path_encode(PREFIX, id, ret);
+}
+
 char *job_object_path(const Job *job) {
         char *path = NULL;
 
-        return sd_bus_path_encode(PREFIX, job->id, &path) < 0 ? NULL : path;
+        return job_path(job->id, &path) < 0 ? NULL : path;
 }
 
 /* StartJob, of the root object */
@@ -40,14 +45,19 @@ int method_start_job(sd_bus_message *message, void *userdata, sd_bus_error *erro
         if (r <= 0)
                 return r < 0 ? r : 1;
 
+        spec.bound = bound;
         if (service->phase != SERVICE_RUNNING) {
-                /* Its caller would look for it at the next service. */
+                r = handover_job(service, &spec, &path, error);
+                if (r >= 0)
+                        return sd_bus_reply_method_return(message, "o", path);
                 authorize_record(service, &question, FAILURE_UNAVAILABLE);
-                return sd_bus_error_set(error, BUS_ERROR("Unavailable"),
-                                        "The service is leaving: start the job again, and the next one has it");
+                return r != -EOPNOTSUPP
+                               ? r
+                               : sd_bus_error_set(error, BUS_ERROR("Unavailable"),
+                                                  "The service is leaving: start the job again, and the next one has "
+                                                  "it");
         }
 
-        spec.bound = bound;
         r = job_start(service->manager, service->caller, &spec, &job, &failure);
         if (r < 0) {
                 authorize_record(service, &question, failure.code);

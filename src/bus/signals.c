@@ -275,7 +275,8 @@ static void tell_owner(Service *service, const Job *job, const char *member, app
         const Client *client = service->manager ? manager_find_client(service->manager, job->client->name) : NULL;
         _cleanup_(freep) char *path = job_object_path(job);
 
-        if (client && path)
+        /* After a restart of the bus the name may be another's. */
+        if (client && client->uid == job->client->uid && path)
                 tell(service, client, &(News){ path, job_object.interface, member, append, job });
 }
 
