@@ -191,6 +191,7 @@ static int job_new(Manager *manager, const Client *client, const JobSpec *spec, 
 
         job->manager = manager;
         job->bound = spec->bound;
+        job->inherited = spec->id != NULL;
         job->started_realtime = now(manager, CLOCK_REALTIME);
         job->client = client_new(client->name);
         if (!job->client)
@@ -296,10 +297,10 @@ static Job *find_running(Manager *manager, const char *bound_to) {
         return NULL;
 }
 
-void jobs_client_gone(Manager *manager, const Client *client) {
+void jobs_client_gone(Manager *manager, const char *name) {
         Job *job;
 
-        while ((job = find_running(manager, client->name)))
+        while ((job = find_running(manager, name)))
                 call_cancel(TAILQ_FIRST(&job->client->calls), "its caller has left");
 }
 

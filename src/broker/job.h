@@ -18,7 +18,8 @@ struct Job {
         char id[33];
         Client *client; /* its own: the caller's name and uid, which the caller's connection need not outlive */
         char *server, *method, *tool, *params;
-        bool bound; /* ends with its caller's connection */
+        bool bound;     /* ends with its caller's connection */
+        bool inherited; /* promised by another service: its caller need not have called this one */
         JobState state;
         uint64_t started_realtime, finished_realtime; /* usec, CLOCK_REALTIME */
         uint64_t expires;                             /* usec, CLOCK_MONOTONIC, once it is done */
@@ -50,8 +51,8 @@ int job_check(Manager *manager, const JobSpec *spec, Failure *failure);
 /* Of one that is under way: its worker is told to give it up. Of one that is done: it is forgotten. */
 void job_cancel(Job *job);
 
-/* The client has left. */
-void jobs_client_gone(Manager *manager, const Client *client);
+/* The client of that name has left. */
+void jobs_client_gone(Manager *manager, const char *name);
 
 /* The service leaves: what is under way fails, and says so. */
 void jobs_fail(Manager *manager, const char *why);

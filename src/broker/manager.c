@@ -177,7 +177,7 @@ void manager_client_gone(Manager *manager, Client *client) {
         sessions_client_gone(manager, client);
         while ((call = TAILQ_FIRST(&client->calls)))
                 call_cancel(call, "the caller has left");
-        jobs_client_gone(manager, client);
+        jobs_client_gone(manager, client->name);
 
         for (size_t i = 0; i < client->n_servers; i++)
                 server_stop_client(client->servers[i], client);

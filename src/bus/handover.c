@@ -16,7 +16,18 @@
 #define TEXTS_MAX ((size_t)64 << 20) /* bytes of one file: no larger message comes */
 
 /* A file has these texts, each with its NUL, and is named by the job's id. */
-enum { TEXT_UID, TEXT_CALLER, TEXT_SERVER, TEXT_METHOD, TEXT_TOOL, TEXT_TIMEOUT, TEXT_PARAMS, _TEXT_MAX };
+enum {
+        TEXT_BUS,
+        TEXT_UID,
+        TEXT_CALLER,
+        TEXT_SERVER,
+        TEXT_METHOD,
+        TEXT_TOOL,
+        TEXT_TIMEOUT,
+        TEXT_BOUND,
+        TEXT_PARAMS,
+        _TEXT_MAX
+};
 
 static int write_texts(int folder, const char *name, const char *const texts[static _TEXT_MAX]) {
         Buffer bytes = {};
@@ -51,19 +62,26 @@ static int open_folder(const Service *service) {
         return fd < 0 ? -errno : fd;
 }
 
-/* What ends with its caller's connection isn't left to a service that doesn't know that. */
+/* The bus on which its caller's name means something; "" where it has no id */
+static const char *bus_id(const Service *service, char text[static SD_ID128_STRING_MAX]) {
+        sd_id128_t id;
+
+        return sd_bus_get_bus_id(service->bus, &id) < 0 ? "" : sd_id128_to_string(id, text);
+}
+
+/* Workers of the connection's own wouldn't go with it. */
 static bool can_be_left(Service *service, const JobSpec *spec) {
         const Server *server = manager_find_server(service->manager, spec->server);
         const Peer *peer = service->caller->peer;
 
-        return service->jobs_folder && service->n_left < LEFT_MAX && !service->stopping && !spec->bound && peer &&
-               !peer->connection && !(server && server->config->scope == SERVER_SCOPE_CLIENT);
+        return service->jobs_folder && service->n_left < LEFT_MAX && !service->stopping && peer && !peer->connection &&
+               !(server && server->config->scope == SERVER_SCOPE_CLIENT);
 }
 
 int handover_job(Service *service, const JobSpec *spec, char **ret, sd_bus_error *error) {
         _cleanup_(closep) int folder = -EBADF;
         _cleanup_(freep) char *path = NULL;
-        char uid[16], timeout[24], id[SD_ID128_STRING_MAX];
+        char uid[16], timeout[24], id[SD_ID128_STRING_MAX], bus[SD_ID128_STRING_MAX];
         Failure failure = {};
         sd_id128_t random;
         int r;
@@ -82,8 +100,9 @@ int handover_job(Service *service, const JobSpec *spec, char **ret, sd_bus_error
                 r = job_path(sd_id128_to_string(random, id), &path);
         if (r >= 0)
                 r = write_texts(folder, id,
-                                (const char *const[]){ uid, service->caller->name, spec->server, spec->method,
-                                                       spec->tool ?: "", timeout, spec->params });
+                                (const char *const[]){ bus_id(service, bus), uid, service->caller->name, spec->server,
+                                                       spec->method, spec->tool ?: "", timeout,
+                                                       spec->bound ? "bound" : "", spec->params });
         if (r < 0) {
                 log_warning("a job can't be left to the next service: %s", strerror(-r));
                 return -EOPNOTSUPP;
@@ -113,8 +132,15 @@ void handover_start_next(Service *service) {
 
 static void take(Service *service, const char *id, char *const texts[static _TEXT_MAX]) {
         Client *client = client_new(texts[TEXT_CALLER]);
+        char bus[SD_ID128_STRING_MAX];
         Failure failure = {};
         Job *job;
+
+        if (!streq(texts[TEXT_BUS], bus_id(service, bus))) {
+                log_info("job %s was left by a service on another bus", id);
+                client_free(client);
+                return;
+        }
 
         if (!client) {
                 log_error("a job that was left can't be started: out of memory");
@@ -128,7 +154,8 @@ static void take(Service *service, const char *id, char *const texts[static _TEX
                                   .method = texts[TEXT_METHOD],
                                   .tool = *texts[TEXT_TOOL] ? texts[TEXT_TOOL] : NULL,
                                   .params = texts[TEXT_PARAMS],
-                                  .timeout = strtoull(texts[TEXT_TIMEOUT], NULL, 10) },
+                                  .timeout = strtoull(texts[TEXT_TIMEOUT], NULL, 10),
+                                  .bound = *texts[TEXT_BOUND] },
                       &job, &failure) < 0)
                 log_error("a job that was left can't be started: %s", failure_message(&failure));
         else

@@ -4,6 +4,7 @@
 #include "bus/peers.h"
 
 #include "base/log.h"
+#include "broker/job.h"
 #include "bus/errors.h"
 #include "bus/message-size.h"
 
@@ -188,6 +189,7 @@ static int on_credentials(sd_bus_message *reply, void *userdata, sd_bus_error *e
         if (sd_bus_message_is_method_error(reply, NULL)) {
                 /* It has left: its calls were never started, and nobody waits for their answers. */
                 refuse_pending(stranger, sd_bus_message_get_error(reply)->message ?: "");
+                jobs_client_gone(service->manager, stranger->name);
                 goto finish;
         }
 

@@ -219,6 +219,8 @@ ROWS = [
         ("job-idle", "nobody else is there while it runs, or is kept", "the service stays for it", "bus/test_jobs.py::test_the_service_stays_for_a_job"),
         ("job-while-leaving", "StartJob in the moment in which the service leaves for being idle", "the next service has it, and runs it once",
          "faults/test_leaving.py::test_a_job_is_the_next_services"),
+        ("job-caller-leaves-too", "its caller leaves as well, and it was to end with him", "the next service cancels it",
+         "faults/test_leaving.py::test_a_job_that_ends_with_its_caller_does_so_at_the_next_service"),
         ("job-races-with-leaving", "StartJob again and again, a service that leaves after 5 ms", "none is refused or lost",
          "faults/test_leaving.py::test_jobs_that_race_with_idle_exit"),
         ("long-progress", "a call that takes many times timeouts.call, and says how far it is, as a job and in sessions of both eras",

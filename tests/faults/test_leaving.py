@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from caller import JOB, read_fd, text_of
+from caller import JOB, read_fd, text_of, variants
 from service import SANITIZED
 from session import Session
 from waiting import eventually
@@ -77,7 +77,8 @@ def leaving(make_service, manager):
     caller = service.caller()
     call = caller.begin_tool("obedient", "until", {"path": str(gate)})
     eventually(lambda: caller.property("CallsInFlight") == 1, "it is under way")
-    service.old, service.journal = service.daemon(), journal
+    service.old, service.journal, service.other = service.daemon(), journal, service.caller()
+    service.other.list_servers()
     manager.stop_listening()
     gate.touch()
     call.wait()
@@ -92,10 +93,12 @@ def leaving(make_service, manager):
     return service, caller
 
 
-def test_a_job_is_the_next_services(leaving):
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_job_is_the_next_services(leaving, bound):
     service, caller = leaving
     finished = caller.signals("Finished", JOB)
-    started = caller.begin("StartJob", "sssa{sv}", "obedient", "tools/call", '{"name":"sleep","arguments":{"seconds":0.3,"message":"hi"}}', {})
+    started = caller.begin("StartJob", "sssa{sv}", "obedient", "tools/call", '{"name":"sleep","arguments":{"seconds":0.3,"message":"hi"}}',
+                           variants({"cancel_on_disconnect": bound}))
     service.go()
     path = started.wait()
     assert caller.job_done(path)["State"] == "succeeded"
@@ -106,6 +109,29 @@ def test_a_job_is_the_next_services(leaving):
     assert service.journal.read_text().count('"sleep"') == 1, "it ran once"
     assert list((service.runtime / "mcp-exec/jobs").iterdir()) == []
     caller.cancel_job(path)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_job_that_ends_with_its_caller_does_so_at_the_next_service(leaving, when):
+    """Whether the next service begins before or after that."""
+    service, caller = leaving
+    other, looker = service.other, service.caller()
+    gate = str(service.folder / "never")
+    started = other.begin("StartJob", "sssa{sv}", "obedient", "tools/call", json.dumps({"name": "until", "arguments": {"path": gate}}),
+                          variants({"cancel_on_disconnect": True}))
+    other.bus.get_name_owner("org.freedesktop.DBus")
+    if when == "before":
+        other.close()
+        service.go()
+        eventually(lambda: [job for job in looker.jobs().values() if job["State"] == "cancelled"], "it is cancelled")
+    else:
+        service.go()
+        path = started.wait()
+        assert looker.job(path)["State"] == "running"
+        other.close()
+        assert looker.job_done(path)["State"] == "cancelled"
+    for path in looker.jobs():
+        looker.cancel_job(path)
 
 
 def test_a_job_that_is_wrong_is_refused(leaving):
