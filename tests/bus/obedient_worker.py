@@ -231,6 +231,14 @@ def say(_, method="notifications/message", params=None):
 
 
 @tool
+def flood(_, count=1000, size=1000):
+    """Say so many notifications of that size."""
+    for _ in range(count):
+        send({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "error", "data": "x" * size}})
+    return str(count)
+
+
+@tool
 def fail(_, message="failed"):
     """A result that says that the tool failed."""
     raise Failed(message)
