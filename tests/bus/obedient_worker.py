@@ -293,6 +293,8 @@ def answer(message):
     try:
         if method == "initialize":
             time.sleep(options.delay)
+            while options.start_gate and not os.path.exists(options.start_gate):
+                time.sleep(0.02)
             hello.update(params)
             result = {"protocolVersion": params.get("protocolVersion"), "capabilities": {"tools": {"listChanged": True}},
                       "serverInfo": {"name": "obedient", "version": "1"}}
@@ -345,6 +347,7 @@ def main():
     parser.add_argument("--tools", type=int, default=0)
     parser.add_argument("--page", type=int, default=0)
     parser.add_argument("--delay", type=float, default=0)
+    parser.add_argument("--start-gate")
     parser.add_argument("--deaf", action="store_true")
     options = parser.parse_args()
     if options.starts:

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from caller import ERROR, CallFailed, check_failure
+from caller import ERROR, CallFailed, check_failure, text_of
+from session import Closed, Refused, Session
 from waiting import SLOWNESS, eventually
 
 ALL = os.environ.get("MCP_EXEC_TEST_ALLOCATIONS") == "all"
@@ -166,6 +167,43 @@ def test_errors(sweep):
                 raise caught.value
 
     sweep(errors)
+
+
+def test_a_session(sweep):
+    """Opened, asked and closed: what it asks has one answer, or it ends."""
+    def session(caller):
+        session = Session.open(caller, "echo")
+        try:
+            session.initialize()
+            assert session.tool_text("echo", message="hi") == "hi"
+        except Refused as refused:
+            assert refused.data.get("error", "").removeprefix(ERROR) in MEANWHILE or "memory" in refused.message, (refused, refused.data)
+        except Closed:
+            pass
+        finally:
+            session.close()
+
+    sweep(session, lambda caller: caller.property("SessionsOpen") == 0)
+
+
+def test_a_job(sweep):
+    """Started, waited for, read and forgotten; one that is left is found among all."""
+    def job(caller):
+        try:
+            path = caller.start_tool_job("echo", "echo", {"message": "hi"})
+            if caller.job_done(path)["State"] == "succeeded":
+                assert text_of(caller.job_text(path)) == "hi"
+        finally:
+            for path in caller.jobs():
+                caller.cancel_job(path)
+
+    def settled(caller):
+        for path, found in caller.jobs().items():
+            if found["State"] != "running":
+                caller.cancel_job(path)
+        return not caller.jobs()
+
+    sweep(job, settled)
 
 
 def test_a_workers_start_and_end(sweep):
