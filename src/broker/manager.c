@@ -104,6 +104,7 @@ static void on_catalogue_changed(void *userdata) {
 
         log_problems(manager->catalogue);
         apply(manager);
+        sessions_pump(manager); /* a limit may be higher now */
         log_info("the configuration was read again");
         manager->handlers->configured(manager->userdata);
 }
