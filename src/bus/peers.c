@@ -111,8 +111,7 @@ static int on_queue(sd_event_source *source _unused_, void *userdata) {
         return r < 0 ? sd_event_exit(service->event, r) : 0;
 }
 
-int peers_resume(Service *service, sd_bus_message *message) {
-        sd_bus *bus = sd_bus_message_get_bus(message);
+static int enqueue(Service *service, sd_bus *bus, sd_bus_message *message) {
         int r = sd_bus_message_rewind(message, true);
 
         if (r >= 0)
@@ -120,12 +119,42 @@ int peers_resume(Service *service, sd_bus_message *message) {
         if (r < 0)
                 return r;
 
-        private_resumed(service, bus);
-        if (bus != service->bus)
-                return 0;
+        if (bus == service->bus)
+                service->n_resumed++;
+        else
+                private_resumed(service, bus);
+        return 0;
+}
 
-        service->n_resumed++;
-        (void)peers_process_queue(service, &service->queue_source, on_queue, service);
+int peers_resume(Service *service, sd_bus_message *message) {
+        sd_bus *bus = sd_bus_message_get_bus(message);
+        int r = enqueue(service, bus, message);
+
+        if (r >= 0 && bus == service->bus)
+                (void)peers_process_queue(service, &service->queue_source, on_queue, service);
+        return r;
+}
+
+int peers_dispatch(Service *service, sd_bus_message *message) {
+        sd_bus *bus = sd_bus_message_get_bus(message);
+        uint64_t n = 1;
+        int r = enqueue(service, bus, message);
+
+        if (r < 0)
+                return r;
+
+        /* It may have something to write, and such, before it comes to that. */
+        for (unsigned i = 0; r >= 0 && n > 0 && i < 4; i++) {
+                if (bus == service->bus)
+                        r = sd_bus_process(bus, NULL);
+                else
+                        private_process(service, bus);
+                (void)sd_bus_get_n_queued_read(bus, &n);
+        }
+        if (r < 0)
+                (void)sd_event_exit(service->event, r);
+        else if (n > 0 && bus == service->bus)
+                (void)peers_process_queue(service, &service->queue_source, on_queue, service);
         return 0;
 }
 
@@ -345,9 +374,11 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
         uint8_t type = 0;
         bool resumed = service->n_resumed > 0;
         Client *client;
+        size_t size;
         int r;
 
         service->n_resumed -= resumed;
+        size = resumed ? 0 : turns_count(service);
         (void)sd_bus_message_get_type(message, &type);
         if (type != SD_BUS_MESSAGE_METHOD_CALL)
                 return 0;
@@ -361,7 +392,7 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
         /* Those who call often are found first. */
         TAILQ_REMOVE(&service->manager->clients, client, link);
         TAILQ_INSERT_HEAD(&service->manager->clients, client, link);
-        r = resumed ? 0 : turns_take(service, message, client, error);
+        r = resumed ? 0 : turns_take(service, message, client, size, error);
         return r != 0 ? r : peers_enter(service, message, client, error);
 }
 

@@ -46,9 +46,13 @@ int peers_enter(Service *service, sd_bus_message *message, Client *client, sd_bu
 /* Puts a message that was held back into the queue of messages. */
 int peers_resume(Service *service, sd_bus_message *message);
 
+/* Has a message that was held dispatched at once. Not from within a handler of its bus. */
+int peers_dispatch(Service *service, sd_bus_message *message);
+
 /* Runs handler from the loop, which is to dispatch one message of those that sd-bus has in a queue; *source is the
  * caller's. sd-bus reminds itself of them by a timer, which it sets anew before each turn of the loop, so that it loses
- * its place to all that comes in on other connections, for as long as that goes on. */
+ * its place to all that comes in on other connections, for as long as that goes on; and a timer that is due at once
+ * takes longer than a call. */
 int peers_process_queue(Service *service, sd_event_source **source, sd_event_handler_t handler, void *userdata);
 
 /* authorize.c */
@@ -121,6 +125,7 @@ int private_listen(Service *service);
 void private_pause(Service *service); /* new connections wait for the next service */
 void private_done(Service *service);
 void private_resumed(Service *service, sd_bus *bus); /* a message was put back into the queue of bus */
+void private_process(Service *service, sd_bus *bus); /* has it dispatched */
 const Client *private_client(const Service *service, const sd_bus *bus); /* NULL: there is none */
 void private_pause_reading(Connection *connection, bool pause);
 

@@ -1,5 +1,6 @@
 #include "bus/service.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
 #include <time.h>
@@ -120,6 +121,21 @@ static int on_leave(sd_event_source *source _unused_, uint64_t usec _unused_, vo
                 leave_at(service, service->leave_deadline);
 
         return 0;
+}
+
+static int on_trim(sd_event_source *source _unused_, void *userdata _unused_) {
+        (void)malloc_trim(0);
+        return 0;
+}
+
+void service_trim(Service *service) {
+        if (service->trim_source) {
+                (void)sd_event_source_set_enabled(service->trim_source, SD_EVENT_ONESHOT);
+                return;
+        }
+
+        if (sd_event_add_defer(service->event, &service->trim_source, on_trim, NULL) >= 0)
+                (void)sd_event_source_set_priority(service->trim_source, SD_EVENT_PRIORITY_IDLE);
 }
 
 void service_maybe_idle(Service *service) {
@@ -247,6 +263,7 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
                               .reserve_fd = -EBADF };
         TAILQ_INIT(&service->strangers);
         TAILQ_INIT(&service->connections);
+        TAILQ_INIT(&service->arrivals);
         turns_init(&service->turns);
 
         r = authorize_init(service);
@@ -330,6 +347,7 @@ Service *service_free(Service *service) {
         private_done(service);
         sd_event_source_disable_unref(service->idle_source);
         sd_event_source_disable_unref(service->leave_source);
+        sd_event_source_disable_unref(service->trim_source);
         sd_event_source_disable_unref(service->end_source);
         turns_done(service);
         sd_event_source_disable_unref(service->passed_source);
