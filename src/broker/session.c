@@ -65,6 +65,7 @@ static void lose_server(SessionServer *server, const char *reason) {
         session_leave_pool(server);
         failure_done(&server->cold);
         aggregate_server_gone(session, server);
+        session_update(session); /* what waited for its start was answered */
 }
 
 static Session *session_free(Session *session) {
@@ -125,8 +126,9 @@ static void end(Session *session) {
 }
 
 void session_update(Session *session) {
-        if (session->state == SESSION_ENDED && TAILQ_EMPTY(&session->calls) && TAILQ_EMPTY(&session->held) &&
-            TAILQ_EMPTY(&session->replies) && !aggregate_waits(session) && stream_unsent(session->stream) == 0)
+        if (session->state == SESSION_ENDED && session->n_taking == 0 && TAILQ_EMPTY(&session->calls) &&
+            TAILQ_EMPTY(&session->held) && TAILQ_EMPTY(&session->replies) && !aggregate_waits(session) &&
+            stream_unsent(session->stream) == 0)
                 session_close(session, session->ending ?: "");
 
         stream_set_reading(session->stream, session->state == SESSION_OPEN && session->held_bytes <= SESSION_HELD_MAX &&
