@@ -4,6 +4,7 @@
 #include "bus/peers.h"
 
 #include "base/log.h"
+#include "broker/job.h"
 #include "bus/errors.h"
 #include "bus/message-size.h"
 
@@ -217,6 +218,7 @@ static int on_credentials(sd_bus_message *reply, void *userdata, sd_bus_error *e
         if (sd_bus_message_is_method_error(reply, NULL)) {
                 /* It has left: its calls were never started, and nobody waits for their answers. */
                 refuse_pending(stranger, sd_bus_message_get_error(reply)->message ?: "");
+                jobs_client_gone(service->manager, stranger->name);
                 goto finish;
         }
 
@@ -262,6 +264,47 @@ static bool has_room(Service *service, const Stranger *stranger, size_t bytes) {
                (stranger->bytes == 0 || stranger->bytes + bytes <= limits->queued_bytes_per_user);
 }
 
+static Stranger *find_stranger(Service *service, const char *name) {
+        Stranger *stranger;
+
+        TAILQ_FOREACH(stranger, &service->strangers, link)
+                if (streq(stranger->name, name))
+                        return stranger;
+
+        return NULL;
+}
+
+static int stranger_new(Service *service, const char *name, Stranger **ret) {
+        Stranger *stranger = new0(Stranger, 1);
+        int r;
+
+        if (!stranger)
+                return -ENOMEM;
+        stranger->service = service;
+        TAILQ_INSERT_TAIL(&service->strangers, stranger, link);
+        service->n_strangers++;
+
+        stranger->name = strdup(name);
+        r = stranger->name ? sd_bus_call_method_async(service->bus, &stranger->slot, "org.freedesktop.DBus",
+                                                      "/org/freedesktop/DBus", "org.freedesktop.DBus",
+                                                      "GetConnectionCredentials", on_credentials, stranger, "s", name)
+                           : -ENOMEM;
+        if (r < 0) {
+                stranger_free(stranger);
+                return r;
+        }
+
+        *ret = stranger;
+        return 0;
+}
+
+void peers_meet(Service *service, const char *name) {
+        Stranger *stranger;
+
+        if (service->n_strangers < STRANGERS_MAX && !find_stranger(service, name))
+                (void)stranger_new(service, name, &stranger);
+}
+
 static int hold(Service *service, sd_bus_message *message, const char *name, sd_bus_error *error) {
         Stranger *stranger;
         size_t bytes;
@@ -273,33 +316,14 @@ static int hold(Service *service, sd_bus_message *message, const char *name, sd_
         if (r < 0)
                 return r;
 
-        TAILQ_FOREACH(stranger, &service->strangers, link)
-                if (streq(stranger->name, name))
-                        break;
-
+        stranger = find_stranger(service, name);
+        if (!stranger && service->n_strangers >= STRANGERS_MAX)
+                return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
+                                         "Too many new connections call at once: the limit is %u", STRANGERS_MAX);
         if (!stranger) {
-                if (service->n_strangers >= STRANGERS_MAX)
-                        return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
-                                                 "Too many new connections call at once: the limit is %u",
-                                                 STRANGERS_MAX);
-
-                stranger = new0(Stranger, 1);
-                if (!stranger)
-                        return -ENOMEM;
-                stranger->service = service;
-                TAILQ_INSERT_TAIL(&service->strangers, stranger, link);
-                service->n_strangers++;
-
-                stranger->name = strdup(name);
-                r = stranger->name
-                            ? sd_bus_call_method_async(service->bus, &stranger->slot, "org.freedesktop.DBus",
-                                                       "/org/freedesktop/DBus", "org.freedesktop.DBus",
-                                                       "GetConnectionCredentials", on_credentials, stranger, "s", name)
-                            : -ENOMEM;
-                if (r < 0) {
-                        stranger_free(stranger);
+                r = stranger_new(service, name, &stranger);
+                if (r < 0)
                         return r;
-                }
         }
 
         if (stranger->n_pending >= PENDING_MAX)
@@ -372,6 +396,8 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
         return r != 0 ? r : peers_enter(service, message, client, error);
 }
 
+DEFINE_ANSWERED(on_message);
+
 static int on_name_lost(sd_bus_message *message, void *userdata, sd_bus_error *error _unused_) {
         Service *service = userdata;
         const char *name, *old, *new, *sender = sd_bus_message_get_sender(message);
@@ -394,7 +420,7 @@ static int on_name_lost(sd_bus_message *message, void *userdata, sd_bus_error *e
 int peers_watch(Service *service) {
         int r;
 
-        r = sd_bus_add_filter(service->bus, NULL, on_message, service);
+        r = sd_bus_add_filter(service->bus, NULL, answered_on_message, service);
         if (r < 0)
                 return r;
 

@@ -29,6 +29,9 @@ typedef struct Peer {
 int peers_watch(Service *service);
 void peers_done(Service *service); /* answers what is held */
 
+/* Asks who has that unique name, ahead of its first call: from then on it is known, and hears what it may. */
+void peers_meet(Service *service, const char *name);
+
 /* Takes client, and makes it known. -ENOMEM: it is freed. */
 int peers_add(Service *service, Client *client, Connection *connection);
 void peers_remove(Service *service, Client *client); /* it has left */

@@ -212,6 +212,8 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
         return r != 0 ? r : peers_enter(connection->service, message, connection->client, error);
 }
 
+DEFINE_ANSWERED(on_message);
+
 static int read_groups(int fd, Client *client) {
         socklen_t size = 0;
 
@@ -298,7 +300,7 @@ static int start_bus(Connection *connection, int fd) {
         if (r >= 0)
                 r = sd_bus_set_connected_signal(connection->bus, /* b= */ true);
         if (r >= 0)
-                r = sd_bus_add_filter(connection->bus, NULL, on_message, connection);
+                r = sd_bus_add_filter(connection->bus, NULL, answered_on_message, connection);
         if (r >= 0)
                 r = objects_register(service, connection->bus);
         if (r >= 0)

@@ -9,6 +9,7 @@
 #include "broker/job.h"
 #include "broker/session.h"
 #include "bus/errors.h"
+#include "bus/handover.h"
 #include "bus/objects.h"
 #include "bus/peers.h"
 
@@ -58,6 +59,7 @@ static int on_released(sd_bus_message *reply, void *userdata, sd_bus_error *erro
                 log_warning("the name can't be given back: %s", sd_bus_message_get_error(reply)->message ?: "?");
 
         service->phase = SERVICE_RELEASED;
+        handover_start_next(service);
         service_maybe_idle(service);
         return 0;
 }
@@ -296,6 +298,10 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
         if (r < 0)
                 return r;
 
+        if (runtime && asprintf(&service->jobs_folder, "%s/jobs", runtime) < 0) {
+                service->jobs_folder = NULL;
+                return -ENOMEM;
+        }
         service->manager->log_calls = options->user ? LOG_DEBUG : LOG_INFO;
         apply_settings(service);
 
@@ -312,6 +318,8 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
                 TAKE_PTR(service->bus);
                 return r;
         }
+
+        handover_take(service);
 
         r = sd_bus_request_name(service->bus, BUS_NAME, 0);
         if (r < 0) {
@@ -345,6 +353,7 @@ Service *service_free(Service *service) {
         sd_event_source_disable_unref(service->passed_source);
         sd_event_source_disable_unref(service->queue_source);
         sd_bus_flush_close_unref(service->bus);
+        free(service->jobs_folder);
         sd_event_unref(service->event);
         free(service);
         return NULL;
