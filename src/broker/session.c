@@ -243,6 +243,10 @@ static void on_broken(void *userdata) {
         session_close(userdata, "");
 }
 
+static void on_unread(void *userdata) {
+        session_close(userdata, "its client doesn't read (unread_timeout)");
+}
+
 static const StreamHandlers *stream_handlers(void) {
         static StreamHandlers handlers;
 
@@ -251,6 +255,7 @@ static const StreamHandlers *stream_handlers(void) {
                 .drained = on_drained,
                 .ended = on_ended,
                 .broken = on_broken,
+                .unread = on_unread,
         };
         return &handlers;
 }
@@ -350,7 +355,8 @@ static int fill(Session *session, const SessionSpec *spec, int input, int output
                 r = sd_id128_randomize(&id);
         if (r >= 0) {
                 sd_id128_to_string(id, session->id);
-                r = stream_new(session->manager->event, input, output, take_limits(session), stream_handlers(), session,
+                r = stream_new(session->manager->event, input, output, take_limits(session),
+                               session->manager->quota.settings.unread_timeout, stream_handlers(), session,
                                &session->stream);
         } else {
                 safe_close(input);

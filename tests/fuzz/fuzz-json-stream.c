@@ -93,6 +93,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         size_t pieces[] = { 1, 2, 3, 7, 64, 65, SIZE_MAX };
         JsonTraits traits = {};
         JsonError error = {};
+        bool escapes = false, breaks = false;
         int scanned;
 
         /* Of the first byte the size of the pieces is made as well. */
@@ -114,6 +115,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 
                 assert_number(stream.traits.newlines, traits.newlines);
                 assert_number(stream.traits.noncharacters, traits.noncharacters);
+                assert_true(i == 0 || (stream.escapes == escapes && stream.escaped_breaks == breaks));
+                escapes = stream.escapes;
+                breaks = stream.escaped_breaks;
                 assert_number(stream.is_object, text[stream.open_offset] == '{');
                 assert_true(stream.close_offset > stream.open_offset && stream.close_offset <= size);
                 for (size_t j = 0; j < ELEMENTSOF(members); j++) {
