@@ -9,7 +9,7 @@
 
 #include "base/cork.h"
 
-#define READ_SIZE ((size_t)256 * 1024)
+#define READ_SIZE ((size_t)512 * 1024)
 #define PIPE_SIZE (64 * 1024)
 #define WIDE_PIPE_SIZE (1024 * 1024)
 #define DRAIN_MAX ((size_t)16 << 20) /* a grandchild that holds the pipe could write for ever */
