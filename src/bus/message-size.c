@@ -3,7 +3,6 @@
 #include "base/macro.h"
 
 #define ITEMS_MAX 10000 /* that are looked at: the largest batch has less than 1000 */
-#define FRAME 512       /* bytes: the header, and what sd-bus keeps of a message */
 #define ITEM 8          /* what stands for itself, a string's length, an array's; with the space that aligns it */
 
 static int add_array(sd_bus_message *message, const char *contents, size_t *size) {
@@ -66,7 +65,7 @@ int message_size(sd_bus_message *message, size_t *ret) {
         unsigned n_items = 0;
         int r;
 
-        *ret = FRAME + strlen(sd_bus_message_get_path(message) ?: "");
+        *ret = MESSAGE_FRAME + strlen(sd_bus_message_get_path(message) ?: "");
         r = sd_bus_message_rewind(message, true);
         if (r >= 0)
                 r = add_rest(message, ret, &n_items);

@@ -4,7 +4,6 @@
  * that a user may have. */
 
 #include <fcntl.h>
-#include <malloc.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/pidfd.h>
@@ -36,6 +35,13 @@
 #define SO_PEERPIDFD 77 /* Linux 6.5 */
 #endif
 
+/* A connection of a user whose turn it isn't */
+typedef struct Arrival {
+        TAILQ_ENTRY(Arrival) link;
+        int fd;
+        uid_t uid;
+} Arrival;
+
 static Connection *connection_free(Connection *connection) {
         Service *service;
 
@@ -52,9 +58,8 @@ static Connection *connection_free(Connection *connection) {
         sd_event_source_disable_unref(connection->connected_source);
         sd_event_source_disable_unref(connection->queue_source);
         sd_bus_close_unref(connection->bus);
-        /* Large messages lie between all else: the heap doesn't shrink by itself. */
         if (connection->heavy || connection->n_sent > 0)
-                (void)malloc_trim(0);
+                service_trim(service);
         safe_close(connection->fd);
         safe_close(connection->pidfd);
         free(connection);
@@ -175,6 +180,7 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
         Connection *connection = userdata;
         const char *destination = sd_bus_message_get_destination(message);
         bool resumed = connection->n_resumed > 0;
+        size_t size = connection->size;
         uint8_t type = 0;
         int r;
 
@@ -202,9 +208,11 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
                 return r < 0 ? r : 1;
         }
 
-        r = resumed ? 0 : turns_take(connection->service, message, connection->client, error);
+        r = resumed ? 0 : turns_take(connection->service, message, connection->client, size, error);
         return r != 0 ? r : peers_enter(connection->service, message, connection->client, error);
 }
+
+DEFINE_ANSWERED(on_message);
 
 static int read_groups(int fd, Client *client) {
         socklen_t size = 0;
@@ -247,9 +255,19 @@ static int identify(Connection *connection, int fd) {
         return 0;
 }
 
+static unsigned arrivals_of(const Service *service, uid_t uid) {
+        const Arrival *arrival;
+        unsigned n = 0;
+
+        TAILQ_FOREACH(arrival, &service->arrivals, link)
+                n += arrival->uid == uid;
+
+        return n;
+}
+
 static unsigned connections_of(const Service *service, uid_t uid) {
         const Connection *connection;
-        unsigned n = 0;
+        unsigned n = arrivals_of(service, uid);
 
         TAILQ_FOREACH(connection, &service->connections, link)
                 n += connection->client && connection->client->uid == uid;
@@ -282,7 +300,7 @@ static int start_bus(Connection *connection, int fd) {
         if (r >= 0)
                 r = sd_bus_set_connected_signal(connection->bus, /* b= */ true);
         if (r >= 0)
-                r = sd_bus_add_filter(connection->bus, NULL, on_message, connection);
+                r = sd_bus_add_filter(connection->bus, NULL, answered_on_message, connection);
         if (r >= 0)
                 r = objects_register(service, connection->bus);
         if (r >= 0)
@@ -343,7 +361,86 @@ static int connection_new(Service *service, int fd) {
                 return r;
         }
 
+        turns_charge_connection(service, client);
         log_debug("%s: a connection of uid %u", client->name, (unsigned)client->uid);
+        return 0;
+}
+
+static void take_arrival(Service *service, Arrival *arrival) {
+        int r;
+
+        TAILQ_REMOVE(&service->arrivals, arrival, link);
+        service->n_connections--;
+        r = connection_new(service, arrival->fd);
+        if (r < 0)
+                log_debug("a connection was refused: %s", strerror(-r));
+        free(arrival);
+}
+
+static int take_arrivals_at(Service *service, uint64_t usec);
+
+static int on_rested(sd_event_source *source _unused_, uint64_t usec _unused_, void *userdata) {
+        Service *service = userdata;
+        uint64_t now = service_now(service), next = USEC_INFINITY;
+        Arrival *arrival, *behind;
+
+        /* Each may have those of its user wait again. */
+        TAILQ_FOREACH_SAFE(arrival, &service->arrivals, link, behind) {
+                uint64_t until = turns_connection_waits(service, arrival->uid);
+
+                if (until > now)
+                        next = MIN(next, until);
+                else
+                        take_arrival(service, arrival);
+        }
+        return next == USEC_INFINITY ? 0 : take_arrivals_at(service, next);
+}
+
+/* Or earlier */
+static int take_arrivals_at(Service *service, uint64_t usec) {
+        sd_event_source *timer = service->arrivals_timer;
+        int enabled = SD_EVENT_OFF;
+        uint64_t time = 0;
+
+        if (!timer)
+                return sd_event_add_time(service->event, &service->arrivals_timer, CLOCK_MONOTONIC, usec, 1, on_rested,
+                                         service);
+
+        (void)sd_event_source_get_enabled(timer, &enabled);
+        (void)sd_event_source_get_time(timer, &time);
+        if (enabled == SD_EVENT_OFF || time > usec)
+                (void)sd_event_source_set_time(timer, usec);
+        return sd_event_source_set_enabled(timer, SD_EVENT_ONESHOT);
+}
+
+/* 0: it waits, and fd is taken; -EALREADY: it is its turn */
+static int wait_for_turn(Service *service, int fd) {
+        socklen_t size = sizeof(struct ucred);
+        struct ucred credentials;
+        Arrival *arrival;
+        uint64_t until;
+        int r;
+
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) < 0)
+                return -errno;
+
+        until = turns_connection_waits(service, credentials.uid);
+        if (until <= service_now(service) && arrivals_of(service, credentials.uid) == 0)
+                return -EALREADY;
+        if (connections_of(service, credentials.uid) >= CONNECTIONS_PER_USER_MAX)
+                return -EUSERS;
+
+        r = take_arrivals_at(service, until);
+        if (r < 0)
+                return r;
+
+        arrival = new0(Arrival, 1);
+        if (!arrival)
+                return -ENOMEM;
+
+        *arrival = (Arrival){ .fd = fd, .uid = credentials.uid };
+        TAILQ_INSERT_TAIL(&service->arrivals, arrival, link);
+        service->n_connections++;
         return 0;
 }
 
@@ -379,7 +476,11 @@ static int on_connection(sd_event_source *source _unused_, int fd, uint32_t even
                         safe_close(accepted);
                         continue;
                 }
-                r = connection_new(service, accepted);
+                r = wait_for_turn(service, accepted);
+                if (r == -EALREADY)
+                        r = connection_new(service, accepted);
+                else if (r < 0)
+                        safe_close(accepted);
                 if (r < 0)
                         log_debug("a connection was refused: %s", strerror(-r));
         }
@@ -424,46 +525,75 @@ int private_listen(Service *service) {
 }
 
 void private_pause(Service *service) {
+        Arrival *arrival, *next;
+
         if (service->listen_source)
                 (void)sd_event_source_set_enabled(service->listen_source, SD_EVENT_OFF);
+        TAILQ_FOREACH_SAFE(arrival, &service->arrivals, link, next)
+                take_arrival(service, arrival);
 }
 
 void private_done(Service *service) {
         Connection *connection, *next;
+        Arrival *arrival;
 
+        while ((arrival = TAILQ_FIRST(&service->arrivals))) {
+                TAILQ_REMOVE(&service->arrivals, arrival, link);
+                safe_close(arrival->fd);
+                free(arrival);
+        }
+        service->arrivals_timer = sd_event_source_disable_unref(service->arrivals_timer);
         TAILQ_FOREACH_SAFE(connection, &service->connections, link, next)
                 connection_free(connection);
         service->listen_source = sd_event_source_disable_unref(service->listen_source);
         service->reserve_fd = safe_close(service->reserve_fd);
 }
 
-const Client *private_client(const Service *service, const sd_bus *bus) {
-        const Connection *connection;
+static Connection *find_connection(const Service *service, const sd_bus *bus) {
+        Connection *connection;
 
         TAILQ_FOREACH(connection, &service->connections, link)
                 if (connection->bus == bus)
-                        return connection->client;
+                        return connection;
 
         return NULL;
 }
 
+const Client *private_client(const Service *service, const sd_bus *bus) {
+        const Connection *connection = find_connection(service, bus);
+
+        return connection ? connection->client : NULL;
+}
+
+bool private_reading_paused(const Connection *connection) {
+        return !sd_bus_get_event(connection->bus);
+}
+
 /* Of the loop it is only its reading that matters: what is written waits for a moment, if the socket is full. */
 void private_pause_reading(Connection *connection, bool pause) {
-        bool paused = !sd_bus_get_event(connection->bus);
+        bool paused = private_reading_paused(connection);
         int r = 0;
 
         if (pause && !paused)
                 r = sd_bus_detach_event(connection->bus);
-        else if (!pause && paused)
+        else if (!pause && paused) {
                 r = sd_bus_attach_event(connection->bus, connection->service->event, SD_EVENT_PRIORITY_NORMAL);
+                private_input_resumed(connection);
+        }
         if (r < 0)
                 private_close_soon(connection, strerror(-r));
 }
 
 void private_resumed(Service *service, sd_bus *bus) {
-        Connection *connection;
+        Connection *connection = find_connection(service, bus);
 
-        TAILQ_FOREACH(connection, &service->connections, link)
-                if (connection->bus == bus)
-                        connection->n_resumed++;
+        if (connection)
+                connection->n_resumed++;
+}
+
+void private_process(Service *service, sd_bus *bus) {
+        Connection *connection = find_connection(service, bus);
+
+        if (connection)
+                private_input_process(connection);
 }

@@ -9,6 +9,8 @@
 /* Closes the connection when the loop is back, for it may be in use now. why: for the log */
 void private_close_soon(Connection *connection, const char *why);
 
+bool private_reading_paused(const Connection *connection);
+
 /* Has private_input_check() called then, or earlier. */
 void private_check_at(Connection *connection, uint64_t usec);
 
@@ -18,7 +20,9 @@ int private_input_watch(Connection *connection);
 void private_input_authenticated(Connection *connection);
 void private_input_message(Connection *connection); /* sd-bus has brought one */
 void private_input_check(Connection *connection);
-void private_input_unseen(Connection *connection); /* sd-bus may have read by itself */
+void private_input_process(Connection *connection); /* the next message of sd-bus's queue */
+void private_input_resumed(Connection *connection); /* is read again: what came meanwhile has begun only now */
+void private_input_unseen(Connection *connection);  /* sd-bus may have read by itself */
 
 /* private-output.c: answers that aren't read */
 

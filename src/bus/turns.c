@@ -6,6 +6,7 @@
  * connections. What large messages of one user take is kept from others by a rest behind each, while others call. */
 
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "base/log.h"
@@ -22,6 +23,9 @@
 #define LARGE ((size_t)16 << 10)        /* bytes */
 #define REST_NSEC 12                    /* for each byte of what is large: some three times what it takes to serve */
 #define REST_MAX (100 * USEC_PER_MSEC)
+#define CONNECTION_REST (3 * USEC_PER_MSEC) /* for each: it is made, its calls are withdrawn, and it is closed */
+#define HEAVY ((uint64_t)1 << 20)
+#define COUNT_FROM (1 << 30)
 
 struct Share {
         TAILQ_ENTRY(Share) link; /* the one whose turn is next stands first */
@@ -108,6 +112,10 @@ static sd_bus_message *take_waiting(Service *service, Turn *turn) {
         turn->share->bytes -= waiting->bytes;
         service->turns.bytes -= waiting->bytes;
         service->turns.n_waiting--;
+        if (service->turns.n_waiting == 0 && service->turns.heavy) {
+                service->turns.heavy = false;
+                service_trim(service);
+        }
         free(waiting);
         return message;
 }
@@ -153,13 +161,16 @@ static void note_active(Turns *turns, Share *share, uint64_t now) {
         turns->last = share;
 }
 
-static void rest(Service *service, Share *share, size_t bytes) {
+static void rest_for(Service *service, Share *share, uint64_t usec) {
         uint64_t now = service_now(service);
 
-        if (bytes < LARGE || !others_call(&service->turns, share, now))
-                return;
+        if (others_call(&service->turns, share, now))
+                share->rests_until = MIN(MAX(share->rests_until, now) + usec, usec_add(now, REST_MAX));
+}
 
-        share->rests_until = MIN(MAX(share->rests_until, now) + bytes * REST_NSEC / 1000, usec_add(now, REST_MAX));
+static void rest(Service *service, Share *share, size_t bytes) {
+        if (bytes >= LARGE)
+                rest_for(service, share, bytes * REST_NSEC / 1000);
 }
 
 void turns_charge(Service *service, const Client *client, size_t bytes) {
@@ -167,6 +178,23 @@ void turns_charge(Service *service, const Client *client, size_t bytes) {
 
         if (peer && peer->turn.share)
                 rest(service, peer->turn.share, bytes);
+}
+
+uint64_t turns_connection_waits(const Service *service, uid_t uid) {
+        const Share *share;
+
+        TAILQ_FOREACH(share, &service->turns.shares, link)
+                if (share->uid == uid)
+                        return share->rests_until;
+
+        return 0;
+}
+
+void turns_charge_connection(Service *service, const Client *client) {
+        const Peer *peer = client->peer;
+
+        if (peer && peer->turn.share)
+                rest_for(service, peer->turn.share, CONNECTION_REST);
 }
 
 /* Bytes that lie in the socket */
@@ -218,7 +246,7 @@ static void serve(Service *service, Turn *turn) {
         message = take_waiting(service, turn);
         note_active(&service->turns, share, service_now(service));
         rest(service, share, bytes);
-        bus_answered(message, peers_resume(service, message));
+        bus_answered(message, peers_dispatch(service, message));
         sd_bus_message_unref(message);
 }
 
@@ -269,9 +297,16 @@ static int limits_exceeded(sd_bus_error *error, const char *whose, uint64_t limi
                                  whose, (unsigned long long)limit, key);
 }
 
-static int size_of(sd_bus_message *message, size_t *ret, sd_bus_error *error) {
-        int r = message_size(message, ret);
+/* To add up what is in it means to have all its texts checked by sd-bus, which takes longer than to receive it. */
+static int size_of(sd_bus_message *message, size_t known, size_t *ret, sd_bus_error *error) {
+        int r;
 
+        if (known > 0) {
+                *ret = MESSAGE_FRAME + known;
+                return 0;
+        }
+
+        r = message_size(message, ret);
         return r == -E2BIG ? sd_bus_error_set(error, BUS_ERROR("LimitsExceeded"), "The call has too many arguments")
                            : r;
 }
@@ -300,6 +335,7 @@ static int wait_for_turn(Service *service, sd_bus_message *message, Peer *peer, 
         TAILQ_INSERT_TAIL(&turn->waiting, waiting, link);
         share->bytes += bytes;
         turns->bytes += bytes;
+        turns->heavy = turns->heavy || turns->bytes > HEAVY;
         turns->n_waiting++;
         if (peer->connection)
                 private_pause_reading(peer->connection, true);
@@ -320,7 +356,27 @@ static bool is_direct(Turns *turns, Turn *turn) {
         return ++turn->n_direct <= DIRECT_MAX && ++share->n_direct <= DIRECT_USER_MAX;
 }
 
-int turns_take(Service *service, sd_bus_message *message, Client *client, sd_bus_error *error) {
+/* sd-bus reads one message at a time, and not beyond. The kernel counts, by lowering SO_PEEK_OFF (socket(7)) by what is
+ * read. */
+size_t turns_count(Service *service) {
+        Turns *turns = &service->turns;
+        int fd = sd_bus_get_fd(service->bus), count = 0, last = turns->count;
+        socklen_t length = sizeof(count);
+
+        turns->count = 0;
+        if (getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &count, &length) < 0)
+                return 0;
+        if (last <= 0 || count < COUNT_FROM / 2) {
+                turns->count = COUNT_FROM;
+                if (setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &turns->count, sizeof(turns->count)) < 0)
+                        turns->count = 0;
+        } else
+                turns->count = count;
+
+        return last > count && count > 0 ? (size_t)(last - count) : 0;
+}
+
+int turns_take(Service *service, sd_bus_message *message, Client *client, size_t size, sd_bus_error *error) {
         Turns *turns = &service->turns;
         Peer *peer = client->peer;
         Turn *turn = &peer->turn;
@@ -338,7 +394,7 @@ int turns_take(Service *service, sd_bus_message *message, Client *client, sd_bus
         if (!others && n < BACKLOG && TAILQ_EMPTY(&turn->waiting))
                 return 0;
 
-        r = size_of(message, &bytes, error);
+        r = size_of(message, size, &bytes, error);
         if (r < 0)
                 return r;
 
@@ -356,6 +412,6 @@ int turns_wait(Service *service, sd_bus_message *message, Client *client, sd_bus
         size_t bytes;
         int r;
 
-        r = size_of(message, &bytes, error);
+        r = size_of(message, /* known= */ 0, &bytes, error);
         return r < 0 ? r : wait_for_turn(service, message, client->peer, bytes, error);
 }

@@ -95,7 +95,7 @@ static void decide(Service *service, const Client *client) {
                 memmove(peer->held, peer->held + 1, --peer->n_held * sizeof(peer->held[0]));
                 r = refused ? refuse(&error, &excess) : peers_resume(service, message);
                 if (r < 0)
-                        (void)sd_bus_reply_method_errno(message, r, &error);
+                        bus_answered(message, sd_bus_reply_method_errno(message, r, &error));
                 sd_bus_error_free(&error);
                 sd_bus_message_unref(message);
         }
