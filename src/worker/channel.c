@@ -332,7 +332,7 @@ int channel_append_file(Channel *channel, MemoryFile *file, const RequestFilePar
                 r = outgoing_file_new(file, parts, n_parts, form, &channel->file);
         if (r < 0)
                 buffer_done(&channel->behind);
-        else
+        else if (outgoing_file_left(channel->file) > WIDE_PIPE_SIZE)
                 set_wide_input(channel, true);
         return r;
 }
