@@ -257,9 +257,9 @@ def quit_reading(_):
     return "closed"
 
 
-def make_task(request):
+def make_task(request, status="working"):
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return {"taskId": f"task-{request}", "status": "working", "ttl": None, "createdAt": now, "lastUpdatedAt": now}
+    return {"taskId": f"task-{request}", "status": status, "ttl": None, "createdAt": now, "lastUpdatedAt": now}
 
 
 def call_tool(request, params):
@@ -305,7 +305,9 @@ def answer(message):
         elif method == "tools/call":
             result = call_tool(request, params)
         elif method == "tasks/get":
-            result = make_task(params["taskId"].removeprefix("task-"))
+            result = make_task(params["taskId"].removeprefix("task-"), "completed")
+        elif method == "tasks/result":
+            result = {"content": [{"type": "text", "text": f"the result of {params['taskId']}"}]}
         elif method == "test/params":
             result = {"params": message.get("params", "none")}
         else:

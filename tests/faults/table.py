@@ -214,6 +214,8 @@ ROWS = [
          "faults/test_sessions_and_jobs.py::test_a_worker_of_many_sessions_is_killed"),
         ("session-not-sent", "kill -9 of a worker that reads no more: calls written in part, waiting, and waiting for this worker alone",
          "may have run; moves; was not sent", "faults/test_sessions_and_jobs.py::test_what_was_not_sent_is_not_said_to_have_run"),
+        ("session-task-result", "a worker is replaced, and has the result of a task that nobody has asked for yet", "it stays until it was asked for",
+         "faults/test_sessions_and_jobs.py::test_a_worker_that_is_replaced_stays_for_the_result_of_a_task"),
         ("session-worker-stopped", "SIGSTOP of such a worker", "Timeout; it is replaced, the sessions go on",
          "faults/test_sessions_and_jobs.py::test_a_worker_of_sessions_is_stopped"),
         ("session-worker-asks", "a server that asks its client without end", "refused past a bound",

@@ -78,6 +78,20 @@ def test_what_was_not_sent_is_not_said_to_have_run(service, onlooker, open_sessi
     assert session.text(moves) != str(worker.pid)
 
 
+def test_a_worker_that_is_replaced_stays_for_the_result_of_a_task(service, onlooker, open_session):
+    """Which is done, and wasn't asked for."""
+    service.obedient("faulty", keep_alive={"check_interval": 0})
+    onlooker()
+    session, caller = open_session("faulty"), service.caller()
+    worker = Process.of(int(session.tool_text("pid")))
+    task = session.request("tools/call", {"name": "pid", "arguments": {}, "task": {}})["task"]["taskId"]
+    assert session.request("tasks/get", {"taskId": task})["status"] == "completed"
+    caller.restart_server("faulty")
+    assert session.tool_text("pid") != str(worker.pid)
+    assert task in session.request("tasks/result", {"taskId": task})["content"][0]["text"]
+    eventually(lambda: not worker.alive(), "it leaves then", 20)
+
+
 # Callers
 
 def test_a_client_that_reads_nothing_has_its_time(service, onlooker, open_session):
