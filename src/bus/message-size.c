@@ -1,8 +1,9 @@
 #include "bus/message-size.h"
 
 #include "base/macro.h"
+#include "bus/errors.h"
 
-#define ITEMS_MAX 10000 /* that are looked at: the largest batch has less than 1000 */
+#define ITEMS_MAX 10000 /* that are looked at: the largest batch that limits.batch_items allows has fewer */
 #define FRAME 512       /* bytes: the header, and what sd-bus keeps of a message */
 #define ITEM 8          /* what stands for itself, a string's length, an array's; with the space that aligns it */
 
@@ -62,7 +63,7 @@ static int add_rest(sd_bus_message *message, size_t *size, unsigned *n_items) {
         return r;
 }
 
-int message_size(sd_bus_message *message, size_t *ret) {
+int message_size(sd_bus_message *message, size_t *ret, sd_bus_error *error) {
         unsigned n_items = 0;
         int r;
 
@@ -72,5 +73,10 @@ int message_size(sd_bus_message *message, size_t *ret) {
                 r = add_rest(message, ret, &n_items);
         if (r >= 0)
                 r = sd_bus_message_rewind(message, true);
+        if (r == -E2BIG)
+                return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
+                                         "The call has too many arguments: the limit is %d, for all that stands in "
+                                         "arrays and structures as well",
+                                         ITEMS_MAX);
         return r;
 }

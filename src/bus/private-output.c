@@ -4,10 +4,9 @@
 #include "bus/errors.h"
 #include "bus/private.h"
 
-#define UNREAD_MAX 32                    /* messages, until which calls are taken */
-#define UNREAD_CLOSE 256                 /* for who goes on calling: refusals are messages too */
-#define UNREAD_BYTES_MAX (16 << 20)      /* of results, in one connection */
-#define UNREAD_BYTES_USER_MAX (64 << 20) /* in all of a user's */
+#define CLOSE_TIMES 8 /* limits.unread_answers_per_connection: for who goes on calling, for refusals are messages too  \
+                       */
+#define MUCH ((size_t)1 << 20) /* bytes of one user's, which count where all together have too much */
 
 #define SIGNALS_UNREAD_MAX 16 /* messages, until which signals are sent */
 #define SIGNALS_UNREAD_BYTES_MAX (1 << 20)
@@ -20,17 +19,63 @@ static unsigned unread(const Connection *connection) {
 }
 
 static size_t unread_bytes(const Connection *connection) {
-        unsigned n = MIN(MIN(unread(connection), connection->n_sent), ELEMENTSOF(connection->sent));
+        unsigned n = MIN(unread(connection), connection->n_sent);
         size_t sum = 0;
 
         for (unsigned i = 1; i <= n; i++)
-                sum += connection->sent[(connection->n_sent - i) % ELEMENTSOF(connection->sent)];
+                sum += connection->sent[connection->n_sent - i];
 
         return sum;
 }
 
-/* Where a user's clients leave too much unread, the worst of them goes, and the others are served. */
-static void limit_unread_of_user(Service *service, uid_t uid) {
+static int note_sent(Connection *connection, uint64_t n_unread, size_t bytes) {
+        if (connection->n_sent > n_unread) {
+                size_t n_read = connection->n_sent - n_unread;
+
+                memmove(connection->sent, connection->sent + n_read, n_unread * sizeof(*connection->sent));
+                connection->n_sent = n_unread;
+        }
+
+        if (connection->n_sent == connection->sent_size) {
+                unsigned size = MAX(2 * connection->sent_size, 16u);
+                size_t *sent = reallocarray(connection->sent, size, sizeof(*sent));
+
+                if (!sent)
+                        return -ENOMEM;
+                connection->sent = sent;
+                connection->sent_size = size;
+        }
+
+        connection->sent[connection->n_sent++] = bytes;
+        return 0;
+}
+
+void private_sent(Service *service, sd_bus *bus, size_t bytes) {
+        Connection *connection;
+        uint64_t n = 0;
+
+        if (bus == service->bus || sd_bus_get_n_queued_write(bus, &n) < 0 || n == 0)
+                return;
+
+        service->results_wait = true;
+        TAILQ_FOREACH(connection, &service->connections, link)
+                if (connection->bus == bus && note_sent(connection, n - 1, bytes) < 0)
+                        private_close_soon(connection, "out of memory");
+}
+
+bool private_reads(const Connection *connection) {
+        return unread(connection) <=
+               CLOSE_TIMES * connection->service->manager->quota.settings.limits.unread_answers_per_connection;
+}
+
+bool private_takes_signals(const Connection *connection) {
+        return connection->greeted && unread(connection) <= SIGNALS_UNREAD_MAX &&
+               unread_bytes(connection) <= SIGNALS_UNREAD_BYTES_MAX;
+}
+
+/* Results of what was under way come all the same: with as much again, the worst of a user's connections goes. */
+static int check_results(Service *service, uid_t uid, Failure *failure) {
+        const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
         Connection *connection, *worst = NULL;
         size_t sum = 0, all = 0, most = 0;
 
@@ -48,44 +93,30 @@ static void limit_unread_of_user(Service *service, uid_t uid) {
         }
 
         service->results_wait = all > 0;
-        if (sum > UNREAD_BYTES_USER_MAX)
+        if (sum > 2 * limits->unread_bytes_per_user)
                 private_close_soon(worst, "its user's clients don't read their results");
-}
-
-void private_sent(Service *service, sd_bus *bus, size_t bytes) {
-        Connection *connection;
-        uint64_t n = 0;
-
-        if (bus == service->bus || sd_bus_get_n_queued_write(bus, &n) < 0 || n == 0)
-                return;
-
-        service->results_wait = true;
-        TAILQ_FOREACH(connection, &service->connections, link)
-                if (connection->bus == bus)
-                        connection->sent[connection->n_sent++ % ELEMENTSOF(connection->sent)] = bytes;
-}
-
-bool private_reads(const Connection *connection) {
-        return unread(connection) <= UNREAD_CLOSE;
-}
-
-bool private_takes_signals(const Connection *connection) {
-        return connection->greeted && unread(connection) <= SIGNALS_UNREAD_MAX &&
-               unread_bytes(connection) <= SIGNALS_UNREAD_BYTES_MAX;
+        if (sum > limits->unread_bytes_per_user)
+                return quota_exceeded(failure, "bytes of results weren't read by this user's connections",
+                                      limits->unread_bytes_per_user, "unread_bytes_per_user");
+        if (all > limits->unread_bytes && sum > MUCH)
+                return quota_exceeded(failure, "bytes of results weren't read", limits->unread_bytes, "unread_bytes");
+        return 0;
 }
 
 int private_takes_calls(Connection *connection, sd_bus_error *error) {
-        unsigned n = unread(connection);
-        size_t bytes = unread_bytes(connection);
+        Service *service = connection->service;
+        const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
+        Failure failure = {};
+        int r = 0;
 
-        if (n > UNREAD_MAX)
-                return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
-                                         "This connection hasn't read %u answers: the limit is %u", n, UNREAD_MAX);
-        if (bytes > UNREAD_BYTES_MAX)
-                return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
-                                         "This connection hasn't read %zu bytes of results: the limit is %u", bytes,
-                                         UNREAD_BYTES_MAX);
-        if (connection->service->results_wait)
-                limit_unread_of_user(connection->service, connection->client->uid);
-        return 0;
+        if (unread(connection) > limits->unread_answers_per_connection)
+                r = quota_exceeded(&failure, "answers weren't read by this connection",
+                                   limits->unread_answers_per_connection, "unread_answers_per_connection");
+        else if (unread_bytes(connection) > limits->unread_bytes_per_connection)
+                r = quota_exceeded(&failure, "bytes of results weren't read by this connection",
+                                   limits->unread_bytes_per_connection, "unread_bytes_per_connection");
+        else if (service->results_wait)
+                r = check_results(service, connection->client->uid, &failure);
+
+        return r < 0 ? bus_error_set_failure(error, &failure) : 0;
 }

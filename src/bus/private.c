@@ -20,10 +20,10 @@
 
 #define SOCKET_NAME "bus" /* FileDescriptorName= of the socket unit */
 
-#define CONNECTIONS_MAX 512
-#define CONNECTIONS_PER_USER_MAX 64
 #define ACCEPT_MAX 16 /* a turn of the loop */
 #define AUTHENTICATE_TIME (10 * USEC_PER_SEC)
+
+#define REFUSED_PAUSE (60 * USEC_PER_SEC) /* between two records of it */
 
 #define FIRST_MESSAGES_MAX 64 /* a turn of the loop */
 #define FDS_PER_CONNECTION 3
@@ -57,6 +57,7 @@ static Connection *connection_free(Connection *connection) {
                 (void)malloc_trim(0);
         safe_close(connection->fd);
         safe_close(connection->pidfd);
+        free(connection->sent);
         free(connection);
         service_maybe_idle(service);
         return NULL;
@@ -294,8 +295,22 @@ static int start_bus(Connection *connection, int fd) {
         return r;
 }
 
+/* Who isn't let in can't be told: the administrator is, once in a while. */
+static void note_limit(Service *service, const char *what, unsigned limit, const char *key) {
+        uint64_t now = service_now(service);
+
+        if (service->refused_connection && now < usec_add(service->refused_connection, REFUSED_PAUSE))
+                return;
+
+        service->refused_connection = now;
+        log_notice("a connection to the private socket was refused: too many %s are open: the limit is %u (limits.%s "
+                   "in mcp-exec.json)",
+                   what, limit, key);
+}
+
 /* Takes fd, also on failure. */
 static int connection_new(Service *service, int fd) {
+        const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
         Connection *connection = new0(Connection, 1);
         Client *client;
         char name[40];
@@ -318,8 +333,11 @@ static int connection_new(Service *service, int fd) {
         r = connection->fd < 0 ? -errno : !client ? -ENOMEM : identify(connection, fd);
         if (r >= 0 && service->options.user && client->uid != service->uid)
                 r = -EPERM;
-        if (r >= 0 && connections_of(service, client->uid) > CONNECTIONS_PER_USER_MAX)
+        if (r >= 0 && connections_of(service, client->uid) > limits->private_connections_per_user) {
+                note_limit(service, "connections of one user", limits->private_connections_per_user,
+                           "private_connections_per_user");
                 r = -EUSERS;
+        }
         if (r < 0) {
                 connection->client = client_free(client);
                 safe_close(fd);
@@ -348,11 +366,12 @@ static int connection_new(Service *service, int fd) {
 }
 
 /* Others need file descriptors as well: workers have three. */
-static unsigned connections_max(void) {
+static unsigned connections_max(const Service *service) {
         struct rlimit limit = { .rlim_cur = RLIM_INFINITY };
 
         (void)getrlimit(RLIMIT_NOFILE, &limit);
-        return MIN(CONNECTIONS_MAX, limit.rlim_cur / FDS_SHARE / FDS_PER_CONNECTION);
+        return MIN(service->manager->quota.settings.limits.private_connections,
+                   limit.rlim_cur / FDS_SHARE / FDS_PER_CONNECTION);
 }
 
 /* Where no file descriptor is left, connections are turned away with the one that is kept for this: they would wake the
@@ -375,7 +394,8 @@ static int on_connection(sd_event_source *source _unused_, int fd, uint32_t even
                         return 0;
                 }
 
-                if (service->n_connections >= connections_max()) {
+                if (service->n_connections >= connections_max(service)) {
+                        note_limit(service, "connections", connections_max(service), "private_connections");
                         safe_close(accepted);
                         continue;
                 }

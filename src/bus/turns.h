@@ -33,7 +33,6 @@ typedef struct Turns {
         Share *last, *other; /* the two users that were served last */
         uint64_t round;      /* from one moment at which the bus had no message to the next */
         unsigned n_waiting;
-        uint64_t bytes; /* of these messages */
         sd_event_source *source, *timer;
 } Turns;
 
