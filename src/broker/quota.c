@@ -356,8 +356,9 @@ int quota_charge_answer(Quota *quota, uid_t uid, uint64_t bytes, Failure *failur
         if (!user)
                 return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
 
-        r = check_all(user->answer_bytes, quota->answer_bytes, bytes, quota->settings.limits.unread_bytes,
-                      "bytes of answers are waiting", "unread_bytes", failure);
+        r = check_all(user->answer_bytes, quota->answer_bytes, bytes,
+                      QUOTA_ANSWERS_TIMES * quota->settings.limits.unread_bytes, "bytes of answers are waiting",
+                      "unread_bytes", failure);
         if (r < 0) {
                 put_user(quota, user);
                 return r;

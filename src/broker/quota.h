@@ -55,6 +55,9 @@ void quota_release_waiting(Quota *quota, uid_t uid, size_t bytes);
 int quota_charge_check(Quota *quota, uid_t uid, Failure *failure);
 void quota_release_check(Quota *quota, uid_t uid);
 
-/* Answers that wait until their users have read others: limits.unread_bytes bounds them once more. */
+#define QUOTA_ANSWERS_TIMES 4
+
+/* Answers that wait until their users have read others: they may have so many times limits.unread_bytes, which all
+ * calls under way can come to. */
 int quota_charge_answer(Quota *quota, uid_t uid, uint64_t bytes, Failure *failure);
 void quota_release_answer(Quota *quota, uid_t uid, uint64_t bytes);

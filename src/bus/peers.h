@@ -18,8 +18,8 @@ typedef struct Peer {
         uint64_t unread, since_asked, answer_bytes;
         sd_bus_slot *question; /* how much that is */
         TAILQ_HEAD(, Answer) answers;
-        TAILQ_HEAD(, Waiting) held; /* calls that wait for it to read */
-        uint64_t held_since;        /* usec, CLOCK_MONOTONIC */
+        TAILQ_HEAD(, Waiting) held;   /* calls that wait for it to read */
+        uint64_t held_since, read_at; /* usec, CLOCK_MONOTONIC; read_at: there was less than before */
         sd_event_source *again;
 } Peer;
 

@@ -62,7 +62,9 @@ static bool has_too_much(const Service *service, const Client *client, Excess *r
         const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
         uint64_t own = ((const Peer *)client->peer)->unread, users;
 
-        *ret = (Excess){ own, limits->unread_bytes_per_connection, "this connection", "unread_bytes_per_connection" };
+        *ret = (Excess){ own, limits->unread_bytes_per_connection,
+                         service->asks == ASKS_CLIENTS ? "this connection, which answers no ping" : "this connection",
+                         "unread_bytes_per_connection" };
         if (own > limits->unread_bytes_per_connection)
                 return true;
         if (!is_much(service))
@@ -218,7 +220,8 @@ int peers_reply_fd(Service *service, sd_bus_message *request, int fd) {
         return r;
 }
 
-/* Sends what there is room for, and drops what has waited for too long, or everything. */
+/* Sends what there is room for, and drops what has waited for too long without its client reading anything, or
+ * everything. */
 static void send_answers(Service *service, const Client *client, bool all) {
         Peer *peer = client->peer;
         Answer *answer, *next;
@@ -226,7 +229,7 @@ static void send_answers(Service *service, const Client *client, bool all) {
         TAILQ_FOREACH_SAFE(answer, &peer->answers, link, next) {
                 sd_bus_message *request = sd_bus_message_ref(answer->request),
                                *reply = sd_bus_message_ref(answer->reply);
-                bool late = service_now(service) >= usec_add(answer->since, PATIENCE);
+                bool late = service_now(service) >= usec_add(MAX(answer->since, peer->read_at), PATIENCE);
                 size_t bytes = answer->bytes;
                 uint64_t charged = answer->charged;
                 Excess excess = excess_of_all(service);
@@ -390,6 +393,8 @@ static int read_statistics(sd_bus_message *reply, const char *bytes_key, uint64_
 /* The bus takes messages in their order: what was sent before the question it has counted. What others have sent is in
  * it as well. */
 static void note_on_bus(Peer *peer, uint64_t bytes) {
+        if (bytes + peer->since_asked + peer->answer_bytes < peer->unread)
+                peer->read_at = service_now(peer->service);
         set_unread(peer, bytes + peer->since_asked + peer->answer_bytes);
 }
 
