@@ -4,9 +4,9 @@
 #include "bus/errors.h"
 #include "bus/private.h"
 
-#define CLOSE_TIMES                                                                                                    \
-        8 /* limits.unread_answers_per_connection: for who goes on calling, for refusals are messages too              \
-           */
+/* So many times limits.unread_answers_per_connection a connection is closed: refusals are messages too. */
+#define CLOSE_TIMES 8
+
 #define MUCH ((size_t)1 << 20) /* bytes of one user's, which count where all together have too much */
 
 #define SIGNALS_UNREAD_MAX 16 /* messages, until which signals are sent */

@@ -18,7 +18,7 @@ from mock_polkit import MockPolkit
 from raw_connection import ERROR, RawBus, error_text
 from service import PYTHON, REPO
 from session import Session
-from waiting import eventually
+from waiting import eventually, settle
 
 LIMIT = "org.example.McpExec.Error.LimitsExceeded"
 
@@ -153,12 +153,16 @@ def subscriptions(service, stack):
     raise AssertionError("nothing is refused")
 
 
-def stopped(service, act):
-    """What is sent in act lies in the service's socket before any of it is read."""
+def together(service, callers, times):
+    """Calls that lie in the service's socket before any of them is read."""
     pid = service.pid
     os.kill(pid, signal.SIGSTOP)
     try:
-        return act()
+        pending = [caller.begin("ListServers", "") for _ in range(times) for caller in callers]
+        for caller in callers:
+            caller.bus.get_name_owner(NAME)  # the bus has taken what came before
+        settle(0.2)
+        return pending
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -167,19 +171,19 @@ def waiting(service, stack):
     caller = service.caller()
     caller.tool_text("obedient", "pid")
     # More than the socket should have in it for all to be served as they come, and than is served at once
-    return refusal(stopped(service, lambda: [caller.begin("ListServers", "") for _ in range(60)]))
+    return refusal(together(service, [caller], 300))
 
 
 def new_connections(service, stack):
     service.caller().tool_text("obedient", "pid")
     callers = [service.caller() for _ in range(8)]
-    return refusal(stopped(service, lambda: [caller.begin("ListServers", "") for caller in callers]))
+    return refusal(together(service, callers, 1))
 
 
 def calls_of_a_new_connection(service, stack):
     service.caller().tool_text("obedient", "pid")
     caller = service.caller()
-    return refusal(stopped(service, lambda: [caller.begin("ListServers", "") for _ in range(10)]))
+    return refusal(together(service, [caller], 10))
 
 
 def checks(service, stack):
@@ -196,7 +200,8 @@ def unread_by_the_peer(raw):
 
 def unread_answers(service, stack):
     with RawBus(service.private_address) as raw:
-        serials = [raw.begin(NAME, PATH, ROOT, "CallTool", b"obedient", b"big", b'{"size":900000}') for _ in range(16)]  # sd-bus asks for 8 MiB in the socket
+        # sd-bus has up to 16 MiB in the socket itself.
+        serials = [raw.begin(NAME, PATH, ROOT, "CallTool", b"obedient", b"big", b'{"size":1000000}') for _ in range(28)]
         root = service.caller()
         eventually(lambda: sum(worker["Calls"] for worker in root.workers()) == len(serials) and
                    root.property("CallsInFlight") == 0, "they are answered")
@@ -207,7 +212,7 @@ def unread_answers(service, stack):
         return CallFailed(name, error_text(body))
 
 
-# key: value, how it is reached, more limits, what of the service
+# key: value, how it is reached
 ROWS = {
     "calls_per_connection": (2, busy),
     "calls_per_user": (2, lambda service, stack: busy(service, stack, make=service.caller)),
@@ -244,7 +249,7 @@ def test_a_limit_is_named(make_service, key, request):
         pytest.skip("only root can be several users")
     service = make_service(system=system, private=reach is unread_answers)
     service.obedient()
-    service.settings(limits={key: value})
+    service.settings(limits={"unread_bytes_per_connection": 100 << 20, key: value})
     if system:
         service.start_bus()
         service.let_others_in()
