@@ -1,5 +1,8 @@
 #include "bus/message-size.h"
 
+#include <fcntl.h>
+#include <sys/resource.h>
+
 #include "base/macro.h"
 #include "bus/errors.h"
 
@@ -63,9 +66,29 @@ static int add_rest(sd_bus_message *message, size_t *size, unsigned *n_items) {
         return r;
 }
 
+int message_check_descriptors(sd_bus_error *error) {
+        struct rlimit limit = { .rlim_cur = RLIM_INFINITY };
+        int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3), reason = errno;
+
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+        if (fd >= 0)
+                safe_close(fd);
+        if (fd < 0 ? reason != EMFILE : (rlim_t)fd < limit.rlim_cur / 4 * 3)
+                return 0;
+
+        return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
+                                 "Too many file descriptors are open, also those that come along with calls: the limit "
+                                 "is %llu (RLIMIT_NOFILE, LimitNOFILE= of the unit)",
+                                 (unsigned long long)limit.rlim_cur);
+}
+
 int message_size(sd_bus_message *message, size_t *ret, sd_bus_error *error) {
         unsigned n_items = 0;
         int r;
+
+        r = message_check_descriptors(error);
+        if (r < 0)
+                return r;
 
         *ret = FRAME + strlen(sd_bus_message_get_path(message) ?: "");
         r = sd_bus_message_rewind(message, true);

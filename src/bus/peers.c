@@ -7,6 +7,7 @@
 #include "bus/errors.h"
 #include "bus/message-size.h"
 
+#define CALLS_UNCHECKED 8  /* under way, up to which the descriptors that come along aren't looked at */
 #define OBJECTS_SIZE 16384 /* bytes that an answer about objects is taken for: some have more, most less */
 
 /* A connection that has called and isn't known yet */
@@ -327,6 +328,13 @@ int peers_enter(Service *service, sd_bus_message *message, Client *client, sd_bu
         r = connection ? private_takes_calls(connection, error) : unread_takes_calls(service, message, client, error);
         if (r != 0)
                 return r;
+
+        /* A call keeps its message. */
+        if (service->manager->quota.calls >= CALLS_UNCHECKED) {
+                r = message_check_descriptors(error);
+                if (r < 0)
+                        return r;
+        }
 
         /* Also errors, which nothing else counts */
         unread_add(service, client, looks_at_objects(message) ? OBJECTS_SIZE : UNREAD_MESSAGE);

@@ -5,21 +5,24 @@ import json
 import os
 import re
 import signal
+import socket
 import struct
 import termios
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import dbus
 import pytest
 
-from caller import ALICE, NAME, PATH, ROOT, CallFailed, check_failure
+from caller import ALICE, BOB, NAME, PATH, ROOT, CallFailed, another_user, check_failure
 from mock_polkit import MockPolkit
 from raw_connection import ERROR, RawBus, error_text
 from service import PYTHON, REPO
 from session import Session
 from waiting import eventually, settle
 
+CALL = b'{"name":"echo","arguments":{"message":"hi"}}'
 LIMIT = "org.example.McpExec.Error.LimitsExceeded"
 
 # What isn't reached below: the test that reaches it, or why there is no error.
@@ -309,3 +312,55 @@ def test_every_refusal_of_the_source_names_its_key():
         for statement in re.findall(r'(?:failure_set\(|bus_error_setf?\()[^;]*LIMITS?_?EXCEEDED[^;]*;', path.read_text(), re.IGNORECASE):
             text = "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', statement))
             assert "(limits." in text or "(pool.queue" in text or any(word in text for word in unchangeable), f"{path}: {text}"
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "strangers"])
+def test_descriptors_of_messages_that_wait(make_service, known):
+    """Nothing tells how many come along with a message. They are open for as long as it waits, and no caller may leave the service
+    without any: it would lose the bus. (The policy that is installed lets four through with a message; this bus, all that it can.)"""
+    if os.getuid() != 0:
+        pytest.skip("only root can be several users")
+    service = make_service(system=True, fds=1024)
+    service.echo(access={"users": [ALICE, BOB]})
+    service.start_bus()
+    service.let_others_in()
+    bob = service.caller(uid=BOB)
+    bob.call_fd("echo", "tools/call", CALL)
+    pid, before, over = service.pid, len(service.open_fds()), threading.Event()
+
+    def through():
+        """The bus refuses by itself, for a moment, where many descriptors are on their way to the service."""
+        try:
+            return b"hi" in bob.call_fd("echo", "tools/call", CALL)
+        except CallFailed as error:
+            assert error.name.endswith("LimitsExceeded"), error
+            return False
+
+    def flood(raws, null):
+        with suppress(OSError, IndexError):
+            while not over.is_set():
+                raw = raws[0] if known else raws.pop()
+                for _ in range(40):
+                    raw.begin_with_fds([null] * 16, NAME, PATH, ROOT, "ListServers")
+
+    with ExitStack() as stack, open("/dev/null", "rb") as null:
+        with another_user(ALICE):
+            raws = [stack.enter_context(RawBus(service.bus.address, fds=True)) for _ in range(120)]
+        if known:
+            for raw in raws:
+                raw.call(NAME, PATH, ROOT, "ListServers")
+        threads = [threading.Thread(target=flood, args=(raws[i::3], null.fileno())) for i in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(30):
+                eventually(through, "a call comes through", 30)
+        finally:
+            over.set()
+            for raw in raws:
+                with suppress(OSError):
+                    raw.socket.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join()
+    eventually(lambda: len(service.open_fds()) <= before, "they are closed", 30)
+    assert service.pid == pid
