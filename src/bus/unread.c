@@ -400,12 +400,15 @@ static void note_on_bus(Peer *peer, uint64_t bytes) {
 
 static void ask(Service *service, const Client *client);
 
-/* It doesn't tell us, or nobody. */
+/* It doesn't tell us; or it knows no such question, as dbus-daemon does when it was built so. dbus-broker says that
+ * this isn't implemented. */
 static void ask_otherwise(Service *service, const sd_bus_error *error) {
-        bool denied = error && sd_bus_error_has_name(error, SD_BUS_ERROR_ACCESS_DENIED);
+        bool denied = error && (sd_bus_error_has_name(error, SD_BUS_ERROR_ACCESS_DENIED) ||
+                                sd_bus_error_has_name(error, SD_BUS_ERROR_UNKNOWN_INTERFACE) ||
+                                sd_bus_error_has_name(error, SD_BUS_ERROR_UNKNOWN_METHOD));
 
         if (service->asks == ASKS_BUS && denied) {
-                log_notice("the bus doesn't let this service ask what its clients haven't read: they are asked "
+                log_notice("the bus doesn't tell this service what its clients haven't read: they are asked "
                            "themselves, and who has 16 MiB (limits.unread_bytes_per_connection) without answering a "
                            "ping is refused");
                 service->asks = ASKS_CLIENTS;

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -18,7 +19,8 @@ DEAF = 220  # connections: a system's bus gives 256 to a user
 DEAF_USERS = [ALICE, 3, 4]  # not BOB
 CALLS = 120  # of a MiB each: more than dbus-daemon takes for all
 
-pytestmark = pytest.mark.skipif(private_bus.chosen() != "daemon", reason="dbus-broker has limits of its own")
+DAEMON = private_bus.chosen() == "daemon"
+daemon_only = pytest.mark.skipif(not DAEMON, reason="dbus-broker has limits of its own")
 
 
 @pytest.fixture
@@ -39,6 +41,7 @@ def test_one_that_reads_is_never_refused(service, caller):
             assert text_of(one.wait()) == text
 
 
+@daemon_only
 def test_one_that_does_not_read_is_refused(service, caller):
     other = service.caller()
     other.tool_text("obedient", "pid")
@@ -84,6 +87,7 @@ def crowd(make_service):
         raw.close()
 
 
+@daemon_only
 def test_little_for_each_of_many_is_much(crowd):
     """No connection has more than a MiB to read."""
     service, bob, deaf = crowd
@@ -114,6 +118,7 @@ def test_signals_that_nobody_reads(crowd):
             assert bob.tool_text("obedient", "echo", {"message": "hi"}) == "hi"
 
 
+@daemon_only
 def test_the_keys_of_the_limits_count(service):
     service.settings(limits={"calls_per_connection": 1000, "calls_per_user": 1000, "calls": 1000, "unread_bytes_per_connection": 4 * MIB})
     deaf = service.caller()
@@ -170,6 +175,8 @@ def test_results_under_way_are_no_more_than_the_bus_takes(frozen):
 
     while root.property("CallsInFlight") > 0:
         assert bob.tool_text("obedient", "echo", {"message": "hi"}) == "hi"
+    if not DAEMON:
+        return  # which throws out who doesn't read
     assert statistics(root)["IncomingBytes"] < 80 * MIB
     # Those that waited for room are errors in the end, and everybody has one answer to each call.
     until = time.monotonic() + 6 * SLOWNESS
@@ -214,13 +221,14 @@ def test_descriptors_that_nobody_reads(frozen):
         deaf = [RawBus(service.bus.address, fds=True) for _ in range(4)]
     for raw in deaf:
         raw.begin(NAME, PATH, ROOT, "CallTool", b"obedient", b"big", b'{"size":900000}')
-    eventually(lambda: statistics(alice, raw.unique_name)["OutgoingBytes"] > 0, "its socket is full")
+        eventually(lambda: not DAEMON or statistics(alice, raw.unique_name)["OutgoingBytes"] > 0, "its socket is full")
     for _ in range(30):
         for raw in deaf:
-            raw.begin(NAME, job, JOB, "GetResult")
+            with suppress(OSError):  # dbus-broker throws it out
+                raw.begin(NAME, job, JOB, "GetResult")
         assert bob.tool_text("obedient", "echo", {"message": "hi"}) == "hi"
     assert b"hi" in bob.call_fd("obedient", "tools/call", b'{"name":"echo","arguments":{"message":"hi"}}')
-    assert 0 < statistics(service.caller())["IncomingFDs"] < 40
+    assert not DAEMON or 0 < statistics(service.caller())["IncomingFDs"] < 40
     for raw in deaf:
         raw.close()
 
@@ -238,6 +246,7 @@ def untold(make_service):
     return service
 
 
+@daemon_only
 def test_who_answers_a_ping_has_read(untold):
     caller = untold.caller()
     text = "x" * (900 * 1024)
@@ -246,6 +255,7 @@ def test_who_answers_a_ping_has_read(untold):
     assert "they are asked themselves" in untold.log_text()
 
 
+@daemon_only
 def test_who_answers_no_ping_is_refused(untold):
     other = untold.caller()
     with RawBus(untold.bus.address) as deaf:
@@ -281,9 +291,8 @@ def test_broadcasts_that_nobody_reads(service):
                 service.obedient(f"server-{i}", description=f"{round_} " + "x" * 20_000)
             caller.reload()
             assert len(caller.list_servers()) == 17
-        held = statistics(caller, name)["IncomingBytes"]
-        assert 100_000 < held < 2 * MIB
-    eventually(lambda: statistics(caller, name)["IncomingBytes"] < 100_000, "what was kept for it is gone")
+        assert not DAEMON or 100_000 < statistics(caller, name)["IncomingBytes"] < 2 * MIB
+    eventually(lambda: not DAEMON or statistics(caller, name)["IncomingBytes"] < 100_000, "what was kept for it is gone")
     # Others are told again.
     changes = caller.signals("ServerChanged")
 
