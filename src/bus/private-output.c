@@ -7,7 +7,7 @@
 /* So many times limits.unread_answers_per_connection a connection is closed: refusals are messages too. */
 #define CLOSE_TIMES 8
 
-#define MUCH ((size_t)1 << 20) /* bytes of one user's, which count where all together have too much */
+#define CLOSE_TIMES_BYTES 2 /* likewise, of bytes: a user's, or those of all */
 
 #define SIGNALS_UNREAD_MAX 16 /* messages, until which signals are sent */
 #define SIGNALS_UNREAD_BYTES_MAX (1 << 20)
@@ -74,34 +74,35 @@ bool private_takes_signals(const Connection *connection) {
                unread_bytes(connection) <= SIGNALS_UNREAD_BYTES_MAX;
 }
 
-/* Results of what was under way come all the same: with as much again, the worst of a user's connections goes. */
-static int check_results(Service *service, uid_t uid, Failure *failure) {
+/* Results of what was under way come all the same: with twice as much as may be there, of a user or of all, the
+ * connection that has most goes, and the others are served. */
+static void limit_results(Service *service, uid_t uid) {
         const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
-        Connection *connection, *worst = NULL;
-        size_t sum = 0, all = 0, most = 0;
+        Connection *connection, *users_worst = NULL, *worst = NULL;
+        size_t sum = 0, all = 0, users_most = 0, most = 0;
 
         TAILQ_FOREACH(connection, &service->connections, link) {
                 size_t bytes = connection->closing ? 0 : unread_bytes(connection);
+                bool users = connection->client && connection->client->uid == uid;
 
                 all += bytes;
-                if (!connection->client || connection->client->uid != uid)
-                        continue;
-                sum += bytes;
+                sum += users ? bytes : 0;
                 if (bytes > most) {
                         worst = connection;
                         most = bytes;
                 }
+                if (users && bytes > users_most) {
+                        users_worst = connection;
+                        users_most = bytes;
+                }
         }
 
         service->results_wait = all > 0;
-        if (sum > 2 * limits->unread_bytes_per_user)
-                private_close_soon(worst, "its user's clients don't read their results");
-        if (sum > limits->unread_bytes_per_user)
-                return quota_exceeded(failure, "bytes of results weren't read by this user's connections",
-                                      limits->unread_bytes_per_user, "unread_bytes_per_user");
-        if (all > limits->unread_bytes && sum > MUCH)
-                return quota_exceeded(failure, "bytes of results weren't read", limits->unread_bytes, "unread_bytes");
-        return 0;
+        if (sum > CLOSE_TIMES_BYTES * limits->unread_bytes_per_user)
+                private_close_soon(users_worst,
+                                   "its user's clients don't read their results (limits.unread_bytes_per_user)");
+        else if (all > CLOSE_TIMES_BYTES * limits->unread_bytes)
+                private_close_soon(worst, "clients don't read their results (limits.unread_bytes)");
 }
 
 int private_takes_calls(Connection *connection, sd_bus_error *error) {
@@ -117,7 +118,7 @@ int private_takes_calls(Connection *connection, sd_bus_error *error) {
                 r = quota_exceeded(&failure, "bytes of results weren't read by this connection",
                                    limits->unread_bytes_per_connection, "unread_bytes_per_connection");
         else if (service->results_wait)
-                r = check_results(service, connection->client->uid, &failure);
+                limit_results(service, connection->client->uid);
 
         return r < 0 ? bus_error_set_failure(error, &failure) : 0;
 }
