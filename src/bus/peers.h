@@ -15,11 +15,12 @@ typedef struct Peer {
         /* On the bus: bytes that it may not have read, and of these the ones that it was sent since that was asked, and
          * those of answers that wait for the bus to have room */
         Service *service;
-        uint64_t unread, since_asked, answer_bytes;
-        sd_bus_slot *question; /* how much that is */
+        uint64_t unread, since_asked, answer_bytes, on_bus; /* on_bus: as it was told */
+        uint64_t descriptors_before, descriptors_since;     /* of unread: those sent before and since it was asked */
+        sd_bus_slot *question;                              /* how much that is */
         TAILQ_HEAD(, Answer) answers;
         TAILQ_HEAD(, Waiting) held;   /* calls that wait for it to read */
-        uint64_t held_since, read_at; /* usec, CLOCK_MONOTONIC; read_at: there was less than before */
+        uint64_t held_since, read_at; /* usec, CLOCK_MONOTONIC; read_at: less was told than before */
         sd_event_source *again;
 } Peer;
 

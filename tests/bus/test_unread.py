@@ -182,6 +182,7 @@ def test_results_under_way_are_no_more_than_the_bus_takes(frozen):
     until = time.monotonic() + 6 * SLOWNESS
     while time.monotonic() < until:
         assert bob.tool_text("obedient", "echo", {"message": "hi"}) == "hi"
+        assert len(bob.tool_text("obedient", "big", {"size": 900_000})) == 900_000
     kinds = []
     for raw in deaf:
         answers = {}
