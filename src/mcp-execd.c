@@ -139,8 +139,9 @@ static void block_signals(void) {
         (void)sigaddset(&set, SIGIO); /* for who opens a file in the moment of memory_file_shared() */
         (void)sigprocmask(SIG_BLOCK, &set, NULL);
 
-        /* A pipe whose reader has left is an error of write(2) here. */
+        /* A pipe whose reader has left, and a file over RLIMIT_FSIZE, are errors of write(2) here. */
         (void)signal(SIGPIPE, SIG_IGN);
+        (void)signal(SIGXFSZ, SIG_IGN);
 }
 
 static int on_stop(sd_event_source *source _unused_, const struct signalfd_siginfo *si, void *userdata) {

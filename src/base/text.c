@@ -6,40 +6,34 @@
 
 #define NAME_MAX_BYTES 64
 
+static bool continues(unsigned char c) {
+        return (c & 0xc0) == 0x80;
+}
+
 size_t utf8_sequence(const char *data, size_t size, unsigned *ret_character) {
-        static const unsigned smallest[] = { 0, 0, 0x80, 0x800, 0x10000 };
         const unsigned char *p = (const unsigned char *)data;
         unsigned character;
         size_t length;
 
-        if (size == 0)
-                return 0;
-
-        if (p[0] < 0x80) {
+        if (size > 0 && p[0] < 0x80) {
                 length = 1;
                 character = p[0];
-        } else if ((p[0] & 0xe0) == 0xc0) {
-                length = 2;
-                character = p[0] & 0x1f;
-        } else if ((p[0] & 0xf0) == 0xe0) {
+        } else if (size > 2 && (p[0] & 0xf0) == 0xe0 && continues(p[1]) && continues(p[2])) {
                 length = 3;
-                character = p[0] & 0x0f;
-        } else if ((p[0] & 0xf8) == 0xf0) {
-                length = 4;
-                character = p[0] & 0x07;
-        } else
-                return 0;
-
-        if (length > size)
-                return 0;
-
-        for (size_t i = 1; i < length; i++) {
-                if ((p[i] & 0xc0) != 0x80)
+                character = (p[0] & 0x0fU) << 12 | (p[1] & 0x3fU) << 6 | (p[2] & 0x3fU);
+                if (character < 0x800 || (character & 0xf800) == 0xd800)
                         return 0;
-                character = character << 6 | (p[i] & 0x3f);
-        }
-
-        if (character < smallest[length] || character > 0x10ffff || (character & 0xfffff800) == 0xd800)
+        } else if (size > 1 && (p[0] & 0xe0) == 0xc0 && continues(p[1])) {
+                length = 2;
+                character = (p[0] & 0x1fU) << 6 | (p[1] & 0x3fU);
+                if (character < 0x80)
+                        return 0;
+        } else if (size > 3 && (p[0] & 0xf8) == 0xf0 && continues(p[1]) && continues(p[2]) && continues(p[3])) {
+                length = 4;
+                character = (p[0] & 0x07U) << 18 | (p[1] & 0x3fU) << 12 | (p[2] & 0x3fU) << 6 | (p[3] & 0x3fU);
+                if (character < 0x10000 || character > 0x10ffff)
+                        return 0;
+        } else
                 return 0;
 
         if (ret_character)

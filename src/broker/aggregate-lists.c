@@ -260,7 +260,7 @@ static void gather_done(Gather *gather) {
                 TAILQ_REMOVE(&session->aggregate->gathers, gather, link);
                 if (gather->line) {
                         session->aggregate->found_out = true;
-                        session_take(session, gather->line, strlen(gather->line));
+                        session_take_again(session, gather->line, strlen(gather->line));
                         session->aggregate->found_out = false;
                 } else
                         answer(gather);
@@ -325,14 +325,19 @@ static void ask(Part *part) {
         failure_done(&failure);
 }
 
-/* Frees it where all is done. */
-static void gather_pump(Gather *gather) {
+/* Whether all is done */
+static bool gather_ask(Gather *gather) {
         gather->pumping = true;
         while (gather->n_asked < gather->n_parts && gather->n_asked - gather->n_done < PARTS_AT_ONCE)
                 ask(&gather->parts[gather->n_asked++]);
         gather->pumping = false;
 
-        if (gather->n_done == gather->n_parts)
+        return gather->n_done == gather->n_parts;
+}
+
+/* Frees it where all is done. */
+static void gather_pump(Gather *gather) {
+        if (gather_ask(gather))
                 gather_done(gather);
 }
 
@@ -451,8 +456,13 @@ int aggregate_find_out(Session *session, const RpcInput *input, const char *meth
                 if (!names_of(server, LIST_TEMPLATES)->known)
                         add_part(gather, server, LIST_TEMPLATES);
         }
-        gather_pump(gather);
-        return AGGREGATE_DONE;
+        if (!gather_ask(gather))
+                return AGGREGATE_DONE;
+
+        /* What is known at once is no reason for the request to come again, behind those that wait. */
+        TAILQ_REMOVE(&session->aggregate->gathers, gather, link);
+        gather_free(gather);
+        return 0;
 }
 
 int aggregate_wait(Session *session, const RpcInput *input, const char *method, SessionServer *server,
@@ -483,7 +493,7 @@ void aggregate_warmed(SessionServer *server) {
         while ((gather = TAILQ_FIRST(&ready))) {
                 TAILQ_REMOVE(&ready, gather, link);
                 session->aggregate->found_out = gather->found_out;
-                session_take(session, gather->line, strlen(gather->line));
+                session_take_again(session, gather->line, strlen(gather->line));
                 session->aggregate->found_out = false;
                 gather_free(gather);
         }

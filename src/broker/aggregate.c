@@ -189,8 +189,12 @@ static int route_by_uri(Session *session, const RpcInput *input, const McpClient
                 return 0;
 
         /* Whoever listed them knows better; but the client can have it from elsewhere. */
-        if (!resources_known(session) && !session->aggregate->found_out)
-                return aggregate_find_out(session, input, method, failure);
+        if (!resources_known(session) && !session->aggregate->found_out) {
+                int r = aggregate_find_out(session, input, method, failure);
+
+                if (r != 0)
+                        return r;
+        }
 
         *ret = aggregate_find_resource(session, uri);
         if (*ret)

@@ -81,7 +81,8 @@ JsonSlice aggregate_greeting(const SessionServer *server); /* one server's own; 
 /* aggregate-lists.c: a page of the joined list. As aggregate_route(), but never 0. */
 int aggregate_list(Session *session, const RpcInput *input, const McpClient *client, ListKind kind, Failure *failure);
 
-/* Finds out which resources there are, and has the request tried once more then. Likewise. */
+/* Finds out which resources there are: 0 where that is known at once. Else it has the request tried once more then. As
+ * aggregate_route(). */
 int aggregate_find_out(Session *session, const RpcInput *input, const char *method, Failure *failure);
 
 /* aggregate-names.c */

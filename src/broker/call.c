@@ -232,6 +232,20 @@ static int check_size(Manager *manager, const CallSpec *spec, size_t size, Failu
                            spec->tool ? "arguments" : "params", size, limit);
 }
 
+int call_check(Manager *manager, const CallSpec *spec, Failure *failure) {
+        size_t size = strlen(spec->params);
+        McpParams params;
+        Server *server;
+        int r;
+
+        r = manager_get_callable(manager, spec->server, &server, failure);
+        if (r >= 0)
+                r = check(spec, server, failure);
+        if (r >= 0)
+                r = check_size(manager, spec, size, failure);
+        return r < 0 ? r : read_params(spec, spec->params, size, server->config, &params, failure);
+}
+
 int call_submit(Call *call, Failure *failure) {
         ServerPool *server_pool;
         int r;

@@ -42,6 +42,9 @@ typedef struct CallSpec {
  * done() isn't called then, and the record is the caller's to leave. */
 int call_start(Manager *manager, Client *client, const CallSpec *spec, Failure *failure);
 
+/* What call_start() says of it without charging or sending anything: 0, or -EREMOTEIO with *failure. */
+int call_check(Manager *manager, const CallSpec *spec, Failure *failure);
+
 /* Whether what its server says of its progress may be passed on: so many messages a second may. */
 bool call_tells_progress(Call *call);
 

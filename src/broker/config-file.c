@@ -414,6 +414,7 @@ void settings_init(Settings *settings) {
         *settings = (Settings){
                 .idle_timeout = 300 * USEC_PER_SEC,
                 .keep_jobs = 300 * USEC_PER_SEC,
+                .unread_timeout = 300 * USEC_PER_SEC,
                 .limits = {
                         .calls_per_connection = 32,
                         .calls_per_user = 64,
@@ -517,6 +518,7 @@ int config_read_settings(const char *file, const char *text, size_t size, Proble
         static const ConfigKey keys[] = {
                 { "idle_timeout", read_idle_timeout, 0, .min = 0, .max = SECONDS_MAX },
                 { "keep_jobs", config_read_seconds, SETTING(keep_jobs), .min = 0, .max = SECONDS_MAX },
+                { "unread_timeout", config_read_seconds, SETTING(unread_timeout), .min = 0, .max = SECONDS_MAX },
                 { "log_level", config_read_word, SETTING(log_level), .extra = log_level_from_string },
                 { "log_calls", config_read_word, SETTING(log_calls), .extra = call_level_from_string },
                 { "limits", config_read_section, 0, .extra = &limits_section },

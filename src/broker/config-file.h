@@ -19,9 +19,10 @@ void problems_clear(ProblemList *problems);
 typedef struct Settings {
         uint64_t idle_timeout; /* usec; USEC_INFINITY: never */
         bool idle_timeout_set;
-        uint64_t keep_jobs; /* usec: for so long a job is there when it is done */
-        int log_level;      /* 0: not said */
-        int log_calls;      /* the level of the record that each call leaves; 0: not said */
+        uint64_t keep_jobs;      /* usec: for so long a job is there when it is done */
+        uint64_t unread_timeout; /* usec: for so long a session's client may read nothing of what waits; 0: for ever */
+        int log_level;           /* 0: not said */
+        int log_calls;           /* the level of the record that each call leaves; 0: not said */
         struct {
                 unsigned calls_per_connection, calls_per_user, calls;
                 unsigned workers_per_user, workers;

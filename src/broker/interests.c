@@ -1,8 +1,6 @@
-#include "broker/interests.h"
+#include "broker/interests-private.h"
 
 #define URI_MAX_BYTES 2048
-
-typedef struct Subscription Subscription;
 
 /* One subscriber's part in a subscription */
 typedef struct Part {
@@ -27,38 +25,13 @@ struct Subscription {
         TAILQ_HEAD(PartList, Part) parts;
 };
 
-typedef struct Level {
-        TAILQ_ENTRY(Level) link;
-        const void *subscriber;
-        McpLevel level, wanted; /* wanted: while it is asked for, or level */
-        InterestReply reply;
-        bool asked;
-        Request request;
-        ServerPool *server_pool;
-} Level;
+const Outcome interest_empty = { .result = { "{}", 2 } };
 
-struct Interests {
-        TAILQ_HEAD(, Subscription) subscriptions;
-        unsigned n_subscriptions;
-        TAILQ_HEAD(, Level) levels;
-        McpLevel told; /* to the workers */
-};
-
-/* The params of logging/setLevel; static, for they have to outlive the request */
-static const char *const level_params[_MCP_LEVEL_MAX] = {
-        [MCP_LEVEL_DEBUG] = "{\"level\":\"debug\"}",   [MCP_LEVEL_INFO] = "{\"level\":\"info\"}",
-        [MCP_LEVEL_NOTICE] = "{\"level\":\"notice\"}", [MCP_LEVEL_WARNING] = "{\"level\":\"warning\"}",
-        [MCP_LEVEL_ERROR] = "{\"level\":\"error\"}",   [MCP_LEVEL_CRITICAL] = "{\"level\":\"critical\"}",
-        [MCP_LEVEL_ALERT] = "{\"level\":\"alert\"}",   [MCP_LEVEL_EMERGENCY] = "{\"level\":\"emergency\"}",
-};
-
-static const Outcome empty_result = { .result = { "{}", 2 } };
-
-static void give(InterestReply reply, const Outcome *outcome) {
+void interest_give(InterestReply reply, const Outcome *outcome) {
         reply.done(reply.userdata, outcome);
 }
 
-static Interests *get_interests(ServerPool *server_pool) {
+Interests *interests_get(ServerPool *server_pool) {
         Interests *interests = server_pool->interests;
 
         if (interests)
@@ -101,7 +74,7 @@ static Part *find_part(const Subscription *subscription, const void *subscriber)
         return NULL;
 }
 
-static Worker *first_ready(const ServerPool *server_pool) {
+Worker *interests_first_ready(const ServerPool *server_pool) {
         Worker *worker;
 
         TAILQ_FOREACH(worker, &server_pool->pool->workers, link)
@@ -131,9 +104,7 @@ static void tell_listened(ServerPool *server_pool, Worker *worker) {
         buffer_done(&uris);
 }
 
-/* The one that has answered, if there is but one. Where there are more, all are asked once more, also the one that
- * was: it has the same afterwards. */
-static Worker *only_ready(const ServerPool *server_pool) {
+Worker *interests_only_ready(const ServerPool *server_pool) {
         Worker *worker, *only = NULL;
 
         TAILQ_FOREACH(worker, &server_pool->pool->workers, link)
@@ -146,8 +117,7 @@ static Worker *only_ready(const ServerPool *server_pool) {
         return only;
 }
 
-/* asked: the worker that has answered for itself, or NULL */
-static void tell_workers(ServerPool *server_pool, const char *method, const char *params, const Worker *asked) {
+void interests_tell_workers(ServerPool *server_pool, const char *method, const char *params, const Worker *asked) {
         Worker *worker;
 
         TAILQ_FOREACH(worker, &server_pool->pool->workers, link)
@@ -158,14 +128,13 @@ static void tell_workers(ServerPool *server_pool, const char *method, const char
 static void tell_subscription(Subscription *subscription, const char *method, const Worker *asked) {
         Worker *worker;
 
-        tell_workers(subscription->server_pool, method, subscription->params, asked);
+        interests_tell_workers(subscription->server_pool, method, subscription->params, asked);
         TAILQ_FOREACH(worker, &subscription->server_pool->pool->workers, link)
                 if (worker->state == WORKER_READY && worker->era == MCP_ERA_MODERN)
                         tell_listened(subscription->server_pool, worker);
 }
 
-/* Who waits for what a server says unasked would wait in vain for a worker that has left. */
-static void hold_pool(ServerPool *server_pool) {
+void interests_hold_pool(ServerPool *server_pool) {
         Pool *pool = server_pool->pool;
         Subscription *subscription;
         bool held = false;
@@ -204,7 +173,7 @@ static void subscription_end(Subscription *subscription) {
                 pool_cancel(&subscription->request, "its subscriber has left");
 
         subscription_free(subscription);
-        hold_pool(server_pool);
+        interests_hold_pool(server_pool);
 }
 
 /* A reply can be followed by anything, also by the end of the subscription: what is due is taken out first. */
@@ -232,12 +201,12 @@ static void answer_parts(Subscription *subscription, const Outcome *outcome) {
                 ServerPool *server_pool = subscription->server_pool;
 
                 subscription_free(subscription);
-                hold_pool(server_pool);
+                interests_hold_pool(server_pool);
         }
 
         while ((part = TAILQ_FIRST(&due))) {
                 TAILQ_REMOVE(&due, part, link);
-                give(part->reply, outcome);
+                interest_give(part->reply, outcome);
                 free(part);
         }
 }
@@ -247,8 +216,8 @@ static void subscription_asked(Request *request, const Outcome *outcome) {
 
         if (!outcome->failure) {
                 subscription->state = SUBSCRIPTION_ACTIVE;
-                tell_subscription(subscription, "resources/subscribe", only_ready(subscription->server_pool));
-                hold_pool(subscription->server_pool);
+                tell_subscription(subscription, "resources/subscribe", interests_only_ready(subscription->server_pool));
+                interests_hold_pool(subscription->server_pool);
         }
         answer_parts(subscription, outcome);
 }
@@ -257,13 +226,13 @@ static void subscription_ready(Request *request, const Outcome *outcome);
 
 static int subscription_ask(Subscription *subscription, Failure *failure) {
         Pool *pool = subscription->server_pool->pool;
-        Worker *worker = first_ready(subscription->server_pool);
+        Worker *worker = interests_first_ready(subscription->server_pool);
 
         if (worker && worker->era == MCP_ERA_MODERN) {
                 subscription->state = SUBSCRIPTION_ACTIVE;
                 tell_subscription(subscription, "resources/subscribe", NULL);
-                hold_pool(subscription->server_pool);
-                answer_parts(subscription, &empty_result);
+                interests_hold_pool(subscription->server_pool);
+                answer_parts(subscription, &interest_empty);
                 return 0;
         }
 
@@ -332,7 +301,7 @@ static unsigned count_parts(const Interests *interests, const void *subscriber) 
 int interests_subscribe(ServerPool *server_pool, const void *subscriber, const char *uri, InterestReply reply,
                         Failure *failure) {
         const __typeof__((Settings){}.limits) *limits = &server_pool->server->manager->quota.settings.limits;
-        Interests *interests = get_interests(server_pool);
+        Interests *interests = interests_get(server_pool);
         Subscription *subscription;
         Part *part;
         int r;
@@ -345,7 +314,7 @@ int interests_subscribe(ServerPool *server_pool, const void *subscriber, const c
         subscription = find_subscription(interests, uri);
         part = subscription ? find_part(subscription, subscriber) : NULL;
         if (part && !part->due) {
-                give(reply, &empty_result);
+                interest_give(reply, &interest_empty);
                 return 0;
         }
         if (part)
@@ -374,7 +343,7 @@ int interests_subscribe(ServerPool *server_pool, const void *subscriber, const c
 
         if (subscription->state == SUBSCRIPTION_ACTIVE) {
                 part->due = false;
-                give(reply, &empty_result);
+                interest_give(reply, &interest_empty);
                 return 0;
         }
         if (TAILQ_NEXT(TAILQ_FIRST(&subscription->parts), link))
@@ -407,125 +376,12 @@ void interests_unsubscribe(ServerPool *server_pool, const void *subscriber, cons
         reply = part->reply;
         leave_subscription(subscription, part);
         if (due)
-                give(reply, &empty_result);
-}
-
-static Level *find_level(const Interests *interests, const void *subscriber) {
-        Level *level;
-
-        TAILQ_FOREACH(level, &interests->levels, link)
-                if (level->subscriber == subscriber)
-                        return level;
-
-        return NULL;
-}
-
-McpLevel interests_level(const ServerPool *server_pool) {
-        const Interests *interests = server_pool->interests;
-        McpLevel most = _MCP_LEVEL_NONE;
-        Level *level;
-
-        if (!interests)
-                return _MCP_LEVEL_NONE;
-
-        TAILQ_FOREACH(level, &interests->levels, link)
-                if (level->level != _MCP_LEVEL_NONE && (most == _MCP_LEVEL_NONE || level->level < most))
-                        most = level->level;
-
-        return most;
-}
-
-McpLevel interests_level_of(const ServerPool *server_pool, const void *subscriber) {
-        const Level *level = server_pool->interests ? find_level(server_pool->interests, subscriber) : NULL;
-
-        return level ? level->level : _MCP_LEVEL_NONE;
-}
-
-/* asked: as tell_workers() */
-static void tell_level(ServerPool *server_pool, const Worker *asked) {
-        Interests *interests = server_pool->interests;
-        McpLevel most = interests_level(server_pool);
-
-        if (most == _MCP_LEVEL_NONE || most == interests->told)
-                return;
-
-        interests->told = most;
-        tell_workers(server_pool, "logging/setLevel", level_params[most], asked);
-}
-
-static void level_free(Level *level) {
-        TAILQ_REMOVE(&level->server_pool->interests->levels, level, link);
-        free(level);
-}
-
-static void level_asked(Request *request, const Outcome *outcome) {
-        Level *level = (Level *)((char *)request - offsetof(Level, request));
-        ServerPool *server_pool = level->server_pool;
-        InterestReply reply = level->reply;
-
-        level->asked = false;
-        if (!outcome->failure) {
-                level->level = level->wanted;
-                tell_level(server_pool, only_ready(server_pool));
-        } else if (level->level == _MCP_LEVEL_NONE) {
-                level_free(level);
-                hold_pool(server_pool);
-        }
-        give(reply, outcome);
-}
-
-int interests_set_level(ServerPool *server_pool, const void *subscriber, McpLevel wanted, InterestReply reply,
-                        Failure *failure) {
-        Interests *interests = get_interests(server_pool);
-        Worker *worker = first_ready(server_pool);
-        Level *level;
-        int r;
-
-        level = interests ? find_level(interests, subscriber) : NULL;
-        if (interests && !level && (level = new0(Level, 1))) {
-                *level = (Level){
-                        .subscriber = subscriber,
-                        .level = _MCP_LEVEL_NONE,
-                        .server_pool = server_pool,
-                };
-                TAILQ_INSERT_TAIL(&interests->levels, level, link);
-        }
-        if (!level)
-                return failure_set(failure, FAILURE_UNAVAILABLE, "Out of memory");
-        if (level->asked)
-                return failure_set(failure, FAILURE_INVALID_ARGUMENTS, "A level is being set already");
-
-        /* The workers say as much already, or are told so when they come, or with each request. */
-        if (!worker || worker->era != MCP_ERA_LEGACY ||
-            (interests->told != _MCP_LEVEL_NONE && interests->told <= wanted)) {
-                level->level = wanted;
-                tell_level(server_pool, NULL);
-                give(reply, &empty_result);
-                return 0;
-        }
-
-        level->wanted = wanted;
-        level->reply = reply;
-        level->request = (Request){
-                .kind = REQUEST_CALL,
-                .uid = server_pool->uid,
-                .caller = server_pool,
-                .method = "logging/setLevel",
-                .params.text = { level_params[wanted], strlen(level_params[wanted]) },
-                .done = level_asked,
-        };
-        r = pool_submit(server_pool->pool, &level->request, failure);
-        if (r < 0 && level->level == _MCP_LEVEL_NONE)
-                level_free(level);
-        else if (r >= 0)
-                level->asked = true;
-        return r;
+                interest_give(reply, &interest_empty);
 }
 
 void interests_leave(ServerPool *server_pool, const void *subscriber) {
         Interests *interests = server_pool->interests;
         Subscription *subscription, *next;
-        Level *level;
 
         if (!interests)
                 return;
@@ -537,14 +393,8 @@ void interests_leave(ServerPool *server_pool, const void *subscriber) {
                         leave_subscription(subscription, part);
         }
 
-        level = find_level(interests, subscriber);
-        if (level) {
-                if (level->asked)
-                        pool_cancel(&level->request, "its session has left");
-                level_free(level);
-                tell_level(server_pool, NULL);
-        }
-        hold_pool(server_pool);
+        levels_leave(server_pool, subscriber);
+        interests_hold_pool(server_pool);
 }
 
 bool interests_want_resource(const ServerPool *server_pool, const void *subscriber, const char *uri) {
@@ -565,18 +415,8 @@ bool interests_want_resource(const ServerPool *server_pool, const void *subscrib
         return false;
 }
 
-bool interests_want_log(const ServerPool *server_pool, const void *subscriber, McpLevel level) {
-        McpLevel own = interests_level_of(server_pool, subscriber);
-
-        if (own == _MCP_LEVEL_NONE)
-                own = interests_level(server_pool) == _MCP_LEVEL_NONE ? MCP_LEVEL_DEBUG : MCP_LEVEL_INFO;
-
-        return level >= own;
-}
-
 void interests_worker_ready(ServerPool *server_pool, Worker *worker) {
         Interests *interests = server_pool->interests;
-        McpLevel level = interests_level(server_pool);
         Subscription *subscription;
 
         if (!interests || worker->wire != &mcp_protocol)
@@ -588,9 +428,7 @@ void interests_worker_ready(ServerPool *server_pool, Worker *worker) {
                 return;
         }
 
-        interests->told = level;
-        if (level != _MCP_LEVEL_NONE)
-                worker_tell(worker, "logging/setLevel", level_params[level]);
+        levels_worker_ready(server_pool, worker);
         TAILQ_FOREACH(subscription, &interests->subscriptions, link)
                 if (subscription->state == SUBSCRIPTION_ACTIVE)
                         worker_tell(worker, "resources/subscribe", subscription->params);
@@ -599,7 +437,6 @@ void interests_worker_ready(ServerPool *server_pool, Worker *worker) {
 void interests_free(ServerPool *server_pool) {
         Interests *interests = server_pool->interests;
         Subscription *subscription;
-        Level *level;
 
         if (!interests)
                 return;
@@ -609,11 +446,7 @@ void interests_free(ServerPool *server_pool) {
                         pool_cancel(&subscription->request, "the server was taken away");
                 subscription_free(subscription);
         }
-        while ((level = TAILQ_FIRST(&interests->levels))) {
-                if (level->asked)
-                        pool_cancel(&level->request, "the server was taken away");
-                level_free(level);
-        }
+        levels_free(server_pool);
         free(interests);
         server_pool->interests = NULL;
 }

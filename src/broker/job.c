@@ -117,6 +117,21 @@ static void make_room(Manager *manager, uid_t uid) {
                 forget(find_done(manager, uid, USEC_INFINITY));
 }
 
+static void keep(Job *job) {
+        Manager *manager = job->manager;
+
+        /* What it was asked is charged while the call is under way, and isn't kept for longer. */
+        free(job->params);
+        job->params = NULL;
+        job->finished_realtime = now(manager, CLOCK_REALTIME);
+        job->expires = usec_add(now(manager, CLOCK_MONOTONIC), manager->quota.settings.keep_jobs);
+        TAILQ_INSERT_TAIL(&manager->jobs, job, link);
+
+        manager->handlers->job_finished(manager->userdata, job);
+        watch(manager, job->expires);
+        make_room(manager, job->client->uid);
+}
+
 static void on_done(Call *call, const Outcome *outcome) {
         Job *job = call->userdata;
         Manager *manager = job->manager;
@@ -134,18 +149,9 @@ static void on_done(Call *call, const Outcome *outcome) {
                 job->traits = outcome->traits;
         }
 
-        /* What it was asked is charged while the call is under way, and isn't kept for longer. */
-        free(job->params);
-        job->params = NULL;
-        job->finished_realtime = now(manager, CLOCK_REALTIME);
-        job->expires = usec_add(now(manager, CLOCK_MONOTONIC), manager->quota.settings.keep_jobs);
         quota_release_job(&manager->quota, job->client->uid);
         TAILQ_REMOVE(&manager->jobs, job, link);
-        TAILQ_INSERT_TAIL(&manager->jobs, job, link);
-
-        manager->handlers->job_finished(manager->userdata, job);
-        watch(manager, job->expires);
-        make_room(manager, job->client->uid);
+        keep(job);
 }
 
 static double number(JsonSlice value) {
@@ -185,13 +191,14 @@ static int job_new(Manager *manager, const Client *client, const JobSpec *spec, 
 
         job->manager = manager;
         job->bound = spec->bound;
+        job->inherited = spec->id != NULL;
         job->started_realtime = now(manager, CLOCK_REALTIME);
         job->client = client_new(client->name);
         if (!job->client)
                 return -ENOMEM;
         job->client->uid = client->uid;
 
-        r = sd_id128_randomize(&id);
+        r = spec->id ? sd_id128_from_string(spec->id, &id) : sd_id128_randomize(&id);
         if (r < 0)
                 return r;
         sd_id128_to_string(id, job->id);
@@ -202,6 +209,42 @@ static int job_new(Manager *manager, const Client *client, const JobSpec *spec, 
 
         *ret = TAKE_PTR(job);
         return 0;
+}
+
+static int start(Job *job, const JobSpec *spec, Failure *failure) {
+        Quota *quota = &job->manager->quota;
+        int r;
+
+        r = quota_charge_job(quota, job->client->uid, failure);
+        if (r < 0)
+                return r;
+
+        r = call_start(job->manager, job->client,
+                       &(CallSpec){ .kind = REQUEST_CALL,
+                                    .server = job->server,
+                                    .method = job->method,
+                                    .tool = job->tool,
+                                    .params = job->params,
+                                    .timeout = spec->timeout,
+                                    .large = true,
+                                    .done = on_done,
+                                    .progress = on_progress,
+                                    .userdata = job },
+                       failure);
+        if (r < 0)
+                quota_release_job(quota, job->client->uid);
+        return r;
+}
+
+int job_check(Manager *manager, const JobSpec *spec, Failure *failure) {
+        return call_check(manager,
+                          &(CallSpec){ .kind = REQUEST_CALL,
+                                       .server = spec->server,
+                                       .method = spec->method,
+                                       .tool = spec->tool,
+                                       .params = spec->params,
+                                       .timeout = spec->timeout },
+                          failure);
 }
 
 int job_start(Manager *manager, Client *client, const JobSpec *spec, Job **ret, Failure *failure) {
@@ -216,25 +259,18 @@ int job_start(Manager *manager, Client *client, const JobSpec *spec, Job **ret, 
         if (r < 0)
                 return failure_set(failure, FAILURE_UNAVAILABLE, "The job can't be started: %s", strerror(-r));
 
-        r = quota_charge_job(&manager->quota, client->uid, failure);
+        r = start(job, spec, failure);
+        if (r < 0 && spec->id) {
+                job->state = JOB_FAILED;
+                failure_copy(&job->failure, failure);
+                failure_done(failure);
+                manager->handlers->job_added(manager->userdata, job);
+                keep(TAKE_PTR(job));
+                *ret = NULL;
+                return 0;
+        }
         if (r < 0)
                 return r;
-        r = call_start(manager, job->client,
-                       &(CallSpec){ .kind = REQUEST_CALL,
-                                    .server = job->server,
-                                    .method = job->method,
-                                    .tool = job->tool,
-                                    .params = job->params,
-                                    .timeout = spec->timeout,
-                                    .large = true,
-                                    .done = on_done,
-                                    .progress = on_progress,
-                                    .userdata = job },
-                       failure);
-        if (r < 0) {
-                quota_release_job(&manager->quota, client->uid);
-                return r;
-        }
 
         TAILQ_INSERT_TAIL(&manager->jobs, job, link);
         manager->handlers->job_added(manager->userdata, job);
@@ -261,10 +297,10 @@ static Job *find_running(Manager *manager, const char *bound_to) {
         return NULL;
 }
 
-void jobs_client_gone(Manager *manager, const Client *client) {
+void jobs_client_gone(Manager *manager, const char *name) {
         Job *job;
 
-        while ((job = find_running(manager, client->name)))
+        while ((job = find_running(manager, name)))
                 call_cancel(TAILQ_FIRST(&job->client->calls), "its caller has left");
 }
 

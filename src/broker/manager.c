@@ -104,6 +104,7 @@ static void on_catalogue_changed(void *userdata) {
 
         log_problems(manager->catalogue);
         apply(manager);
+        sessions_pump(manager); /* a limit may be higher now */
         log_info("the configuration was read again");
         manager->handlers->configured(manager->userdata);
 }
@@ -177,7 +178,7 @@ void manager_client_gone(Manager *manager, Client *client) {
         sessions_client_gone(manager, client);
         while ((call = TAILQ_FIRST(&client->calls)))
                 call_cancel(call, "the caller has left");
-        jobs_client_gone(manager, client);
+        jobs_client_gone(manager, client->name);
 
         for (size_t i = 0; i < client->n_servers; i++)
                 server_stop_client(client->servers[i], client);

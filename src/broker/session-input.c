@@ -182,9 +182,16 @@ static void hold(Session *session, const char *line, size_t size) {
         session_update(session);
 }
 
-void session_take(Session *session, const char *text, size_t size) {
-        if (session->state != SESSION_CLOSED && !on_text(session, text, size, /* held= */ false))
+static void take(Session *session, const char *text, size_t size, bool again) {
+        /* It can bring the answer that the session waited for before it has its own. */
+        session->n_taking++;
+        if (session->state != SESSION_CLOSED && !on_text(session, text, size, /* held= */ again))
                 hold(session, text, size);
+        session->n_taking--;
+}
+
+void session_take_again(Session *session, const char *text, size_t size) {
+        take(session, text, size, /* again= */ true);
 }
 
 static void on_line(void *userdata, const char *line, size_t size) {
@@ -204,12 +211,12 @@ static void on_line(void *userdata, const char *line, size_t size) {
                 rpc_read(line, size, session->depth, &input);
                 if (input.kind == RPC_BATCH) {
                         while (json_next_element((JsonSlice){ line, size }, &position, &element))
-                                session_take(session, element.data, element.size);
+                                take(session, element.data, element.size, /* again= */ false);
                         return;
                 }
         }
 
-        session_take(session, line, size);
+        take(session, line, size, /* again= */ false);
 }
 
 static void on_oversized(void *userdata, const char *piece, size_t size, bool last) {

@@ -142,5 +142,8 @@ int session_listen(Session *session, SessionServer *server, const McpHello *hell
 
         if (--listen->n_due == 0)
                 acknowledge(listen);
+        /* It was held while its client ended the session. */
+        if (session->state == SESSION_ENDED)
+                session_end_listens(session);
         return 0;
 }

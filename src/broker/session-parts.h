@@ -146,6 +146,7 @@ struct Session {
         size_t held_bytes;
         unsigned n_displaced; /* calls */
         bool pumping;
+        unsigned n_taking; /* lines that are being looked at */
         TAILQ_HEAD(, SessionQuestion) questions;
         unsigned n_questions;
         uint64_t last_question;
@@ -180,8 +181,9 @@ void session_sent(Session *session, int appended);
 
 /* session-input.c: what the client says */
 extern const LineHandlers session_input;
-void session_pump(Session *session);                                /* requests that were held go on */
-void session_take(Session *session, const char *text, size_t size); /* one message of the client */
+void session_pump(Session *session); /* requests that were held go on */
+/* One message of the client that has waited: it is ahead of those that are held. */
+void session_take_again(Session *session, const char *text, size_t size);
 
 /* session-error.c */
 void session_reply_result(Session *session, JsonPiece id, JsonPiece result);

@@ -65,6 +65,7 @@ static void lose_server(SessionServer *server, const char *reason) {
         session_leave_pool(server);
         failure_done(&server->cold);
         aggregate_server_gone(session, server);
+        session_update(session); /* what waited for its start was answered */
 }
 
 static Session *session_free(Session *session) {
@@ -125,8 +126,9 @@ static void end(Session *session) {
 }
 
 void session_update(Session *session) {
-        if (session->state == SESSION_ENDED && TAILQ_EMPTY(&session->calls) && TAILQ_EMPTY(&session->held) &&
-            TAILQ_EMPTY(&session->replies) && !aggregate_waits(session) && stream_unsent(session->stream) == 0)
+        if (session->state == SESSION_ENDED && session->n_taking == 0 && TAILQ_EMPTY(&session->calls) &&
+            TAILQ_EMPTY(&session->held) && TAILQ_EMPTY(&session->replies) && !aggregate_waits(session) &&
+            stream_unsent(session->stream) == 0)
                 session_close(session, session->ending ?: "");
 
         stream_set_reading(session->stream, session->state == SESSION_OPEN && session->held_bytes <= SESSION_HELD_MAX &&
@@ -241,6 +243,10 @@ static void on_broken(void *userdata) {
         session_close(userdata, "");
 }
 
+static void on_unread(void *userdata) {
+        session_close(userdata, "its client doesn't read (unread_timeout)");
+}
+
 static const StreamHandlers *stream_handlers(void) {
         static StreamHandlers handlers;
 
@@ -249,6 +255,7 @@ static const StreamHandlers *stream_handlers(void) {
                 .drained = on_drained,
                 .ended = on_ended,
                 .broken = on_broken,
+                .unread = on_unread,
         };
         return &handlers;
 }
@@ -348,7 +355,8 @@ static int fill(Session *session, const SessionSpec *spec, int input, int output
                 r = sd_id128_randomize(&id);
         if (r >= 0) {
                 sd_id128_to_string(id, session->id);
-                r = stream_new(session->manager->event, input, output, take_limits(session), stream_handlers(), session,
+                r = stream_new(session->manager->event, input, output, take_limits(session),
+                               session->manager->quota.settings.unread_timeout, stream_handlers(), session,
                                &session->stream);
         } else {
                 safe_close(input);

@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/cork.h"
 
@@ -22,6 +23,10 @@ struct Stream {
         bool reading, ended, broken;
 
         Buffer output;
+        sd_event_source *unread_timer; /* once something has waited to be read */
+        uint64_t unread_timeout;       /* usec; 0: it may wait for ever */
+        bool waiting;                  /* something does */
+        uint64_t last_read;            /* when some of it was, or it began to wait; usec, CLOCK_MONOTONIC */
         Cork cork;
         LineReader lines;
 };
@@ -92,6 +97,50 @@ void stream_set_reading(Stream *stream, bool reading) {
         stream_update(stream);
 }
 
+static uint64_t now(const Stream *stream) {
+        uint64_t usec = 0;
+
+        (void)sd_event_now(sd_event_source_get_event(stream->input_source), CLOCK_MONOTONIC, &usec);
+        return usec;
+}
+
+/* Fires at what was due when it was set, as others here: what is written doesn't move it. */
+static int on_unread(sd_event_source *source, uint64_t usec _unused_, void *userdata) {
+        Stream *stream = userdata;
+        uint64_t due = usec_add(stream->last_read, stream->unread_timeout);
+
+        if (buffer_size(&stream->output) == 0 || stream->broken)
+                return 0;
+        if (now(stream) >= due) {
+                stream->handlers->unread(stream->userdata);
+                return 0;
+        }
+
+        (void)sd_event_source_set_time(source, due);
+        (void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+        return 0;
+}
+
+static void watch_unread(Stream *stream) {
+        sd_event *event = sd_event_source_get_event(stream->input_source);
+        uint64_t due = usec_add(stream->last_read, stream->unread_timeout);
+        int enabled = SD_EVENT_OFF;
+
+        if (stream->unread_timeout == 0)
+                return;
+        if (!stream->unread_timer) {
+                (void)sd_event_add_time(event, &stream->unread_timer, CLOCK_MONOTONIC, due, USEC_PER_SEC, on_unread,
+                                        stream);
+                return;
+        }
+
+        (void)sd_event_source_get_enabled(stream->unread_timer, &enabled);
+        if (enabled != SD_EVENT_OFF)
+                return;
+        (void)sd_event_source_set_time(stream->unread_timer, due);
+        (void)sd_event_source_set_enabled(stream->unread_timer, SD_EVENT_ONESHOT);
+}
+
 static ssize_t write_once(Stream *stream) {
         const char *data = buffer_data(&stream->output);
         size_t size = buffer_size(&stream->output);
@@ -101,19 +150,26 @@ static ssize_t write_once(Stream *stream) {
 }
 
 static void write_output(Stream *stream) {
-        bool waited = buffer_size(&stream->output) > 0;
+        bool waited = buffer_size(&stream->output) > 0, moved = false;
 
         while (buffer_size(&stream->output) > 0 && !stream->broken) {
                 ssize_t n = write_once(stream);
 
-                if (n >= 0)
+                if (n >= 0) {
                         buffer_consume(&stream->output, n);
-                else if (errno == EAGAIN)
+                        moved = true;
+                } else if (errno == EAGAIN)
                         break;
                 else if (errno != EINTR)
                         stream->broken = true;
         }
 
+        moved = moved || !stream->waiting;
+        stream->waiting = buffer_size(&stream->output) > 0 && !stream->broken;
+        if (stream->waiting && moved)
+                stream->last_read = now(stream);
+        if (stream->waiting)
+                watch_unread(stream);
         if (waited && (buffer_size(&stream->output) > 0 || stream->broken))
                 stream_update(stream);
 }
@@ -204,8 +260,8 @@ static int take_end(int *fd, bool input, bool *ret_socket) {
         return 0;
 }
 
-int stream_new(sd_event *event, int input, int output, size_t line_max, const StreamHandlers *handlers, void *userdata,
-               Stream **ret) {
+int stream_new(sd_event *event, int input, int output, size_t line_max, uint64_t unread_timeout,
+               const StreamHandlers *handlers, void *userdata, Stream **ret) {
         _cleanup_(stream_freep) Stream *stream = new0(Stream, 1);
         int r;
 
@@ -222,6 +278,7 @@ int stream_new(sd_event *event, int input, int output, size_t line_max, const St
                 .output_fd = output,
                 .reading = true,
                 .lines.limit = line_max,
+                .unread_timeout = unread_timeout,
                 .cork = { .flush = on_uncorked, .userdata = stream },
         };
 
@@ -246,6 +303,7 @@ Stream *stream_free(Stream *stream) {
         cork_forget(&stream->cork);
         sd_event_source_disable_unref(stream->input_source);
         sd_event_source_disable_unref(stream->output_source);
+        sd_event_source_disable_unref(stream->unread_timer);
         safe_close(stream->input_fd);
         safe_close(stream->output_fd);
         buffer_done(&stream->output);

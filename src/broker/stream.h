@@ -14,15 +14,17 @@ typedef struct StreamHandlers {
         void (*drained)(void *userdata); /* little is left of what waited to be read by the other side */
         void (*ended)(void *userdata);   /* the other side writes no more */
         void (*broken)(void *userdata);  /* it reads no more */
+        void (*unread)(void *userdata);  /* it has read nothing for as long as it may */
 } StreamHandlers;
 
 /* Why descriptors can't be a session's, as a phrase; NULL: they can. */
 const char *stream_unfit(int input, int output);
 
 /* Takes ends of pipes or stream sockets, also on failure; they may be one socket. Pipes are opened anew, so that nobody
- * else has a say in whether they block: -EACCES where they are another user's. line_max: LineReader's limit. */
-int stream_new(sd_event *event, int input, int output, size_t line_max, const StreamHandlers *handlers, void *userdata,
-               Stream **ret);
+ * else has a say in whether they block: -EACCES where they are another user's. line_max: LineReader's limit;
+ * unread_timeout: usec, 0: what is written may wait for ever. */
+int stream_new(sd_event *event, int input, int output, size_t line_max, uint64_t unread_timeout,
+               const StreamHandlers *handlers, void *userdata, Stream **ret);
 Stream *stream_free(Stream *stream);
 
 /* Append here, then flush. */

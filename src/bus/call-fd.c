@@ -1,6 +1,5 @@
 /* CallFd, of the root object: params and result in files */
 
-#include "base/log.h"
 #include "broker/call.h"
 #include "broker/payload.h"
 #include "bus/errors.h"
@@ -34,10 +33,7 @@ static void answer(Call *call, const Outcome *outcome) {
                         bus_reply_failure(message, outcome->failure);
                 else
                         r = reply_file(call, message, outcome);
-                if (r < 0) {
-                        log_warning("an answer can't be sent: %s", strerror(-r));
-                        (void)sd_bus_reply_method_errno(message, r, NULL);
-                }
+                bus_answered(message, r);
         }
 
         sd_bus_message_unref(message);

@@ -43,3 +43,12 @@ void bus_answered(sd_bus_message *message, int r) {
                 (void)sd_event_exit(event, r);
         }
 }
+
+int bus_answer_error(sd_bus_message *message, int r, sd_bus_error *error) {
+        if (r >= 0)
+                return r;
+
+        bus_answered(message, sd_bus_reply_method_errno(message, r, error));
+        sd_bus_error_free(error);
+        return 1;
+}

@@ -21,3 +21,15 @@ void bus_reply_failure(sd_bus_message *message, const Failure *failure);
  * told so; where there is no memory for that either, the service leaves, and the bus tells all: nobody waits for ever.
  */
 void bus_answered(sd_bus_message *message, int r);
+
+/* What a method handler returns, once its error, if it has one, was handed to sd-bus as by bus_answered(): libsystemd
+ * (252) drops the error that a handler returns where it has no memory to send it, and its caller would wait for ever.
+ */
+int bus_answer_error(sd_bus_message *message, int r, sd_bus_error *error);
+
+/* A vtable's entry calls answered_HANDLER. */
+#define DEFINE_ANSWERED(handler)                                                                                       \
+        static int answered_##handler(sd_bus_message *message, void *userdata, sd_bus_error *error) {                  \
+                return bus_answer_error(message, handler(message, userdata, error), error);                            \
+        }                                                                                                              \
+        _Static_assert(1, "takes a semicolon")

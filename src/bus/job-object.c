@@ -2,16 +2,21 @@
 
 #include "broker/payload.h"
 #include "bus/errors.h"
+#include "bus/handover.h"
 #include "bus/objects.h"
 #include "bus/options.h"
 #include "bus/peers.h"
 
 #define PREFIX BUS_PATH "/job"
 
+int job_path(const char *id, char **ret) {
+        return sd_bus_path_encode(PREFIX, id, ret);
+}
+
 char *job_object_path(const Job *job) {
         char *path = NULL;
 
-        return sd_bus_path_encode(PREFIX, job->id, &path) < 0 ? NULL : path;
+        return job_path(job->id, &path) < 0 ? NULL : path;
 }
 
 /* StartJob, of the root object */
@@ -40,14 +45,19 @@ int method_start_job(sd_bus_message *message, void *userdata, sd_bus_error *erro
         if (r <= 0)
                 return r < 0 ? r : 1;
 
+        spec.bound = bound;
         if (service->phase != SERVICE_RUNNING) {
-                /* Its caller would look for it at the next service. */
+                r = handover_job(service, &spec, &path, error);
+                if (r >= 0)
+                        return sd_bus_reply_method_return(message, "o", path);
                 authorize_record(service, &question, FAILURE_UNAVAILABLE);
-                return sd_bus_error_set(error, BUS_ERROR("Unavailable"),
-                                        "The service is leaving: start the job again, and the next one has it");
+                return r != -EOPNOTSUPP
+                               ? r
+                               : sd_bus_error_set(error, BUS_ERROR("Unavailable"),
+                                                  "The service is leaving: start the job again, and the next one has "
+                                                  "it");
         }
 
-        spec.bound = bound;
         r = job_start(service->manager, service->caller, &spec, &job, &failure);
         if (r < 0) {
                 authorize_record(service, &question, failure.code);
@@ -59,7 +69,12 @@ int method_start_job(sd_bus_message *message, void *userdata, sd_bus_error *erro
                 job_cancel(job);
                 return -ENOMEM;
         }
-        return sd_bus_reply_method_return(message, "o", path);
+
+        /* Nobody could find one that nobody was told of. */
+        r = sd_bus_reply_method_return(message, "o", path);
+        if (r < 0)
+                job_cancel(job);
+        return r;
 }
 
 /* Its own user needs no leave; who sees it otherwise may manage, and is asked for that. */
@@ -211,12 +226,16 @@ static int property_error(sd_bus *bus _unused_, const char *path _unused_, const
                                      failed ? failure_message(&job->failure) : "");
 }
 
+DEFINE_ANSWERED(method_cancel);
+DEFINE_ANSWERED(method_get_result);
+DEFINE_ANSWERED(method_get_result_text);
+
 static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD("Cancel", "", "", method_cancel, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_NAMES("GetResult", "", , "h", SD_BUS_PARAM(result), method_get_result,
+        SD_BUS_METHOD("Cancel", "", "", answered_method_cancel, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_NAMES("GetResult", "", , "h", SD_BUS_PARAM(result), answered_method_get_result,
                                  SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_NAMES("GetResultText", "", , "s", SD_BUS_PARAM(result), method_get_result_text,
+        SD_BUS_METHOD_WITH_NAMES("GetResultText", "", , "s", SD_BUS_PARAM(result), answered_method_get_result_text,
                                  SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Id", "s", property_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Server", "s", property_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),

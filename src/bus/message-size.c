@@ -7,7 +7,6 @@
 #include "bus/errors.h"
 
 #define ITEMS_MAX 10000 /* that are looked at: the largest batch that limits.batch_items allows has fewer */
-#define FRAME 512       /* bytes: the header, and what sd-bus keeps of a message */
 #define ITEM 8          /* what stands for itself, a string's length, an array's; with the space that aligns it */
 
 static int add_array(sd_bus_message *message, const char *contents, size_t *size) {
@@ -90,7 +89,7 @@ int message_size(sd_bus_message *message, size_t *ret, sd_bus_error *error) {
         if (r < 0)
                 return r;
 
-        *ret = FRAME + strlen(sd_bus_message_get_path(message) ?: "");
+        *ret = MESSAGE_FRAME + strlen(sd_bus_message_get_path(message) ?: "");
         r = sd_bus_message_rewind(message, true);
         if (r >= 0)
                 r = add_rest(message, ret, &n_items);

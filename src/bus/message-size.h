@@ -3,6 +3,8 @@
 #include <stddef.h>
 #include <systemd/sd-bus.h>
 
+#define MESSAGE_FRAME 512 /* bytes: the header, and what sd-bus keeps of a message */
+
 /* Descriptors that come along with a message are open for as long as it is kept, and sd-bus doesn't tell how many there
  * are; where none are left it gives up the bus. Fails, with error set, where three quarters are in use: the lowest free
  * number tells. */

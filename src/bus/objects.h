@@ -26,6 +26,7 @@ int objects_append_properties(sd_bus_message *message, const BusObject *object, 
 char *server_object_path(const Server *server);
 char *worker_object_path(const Worker *worker);
 char *job_object_path(const Job *job);
+int job_path(const char *id, char **ret); /* of one that isn't there yet; -ENOMEM */
 
 /* A method call that is answered later */
 typedef struct Pending {

@@ -4,6 +4,7 @@
 #include "bus/peers.h"
 
 #include "base/log.h"
+#include "broker/job.h"
 #include "bus/errors.h"
 #include "bus/message-size.h"
 
@@ -112,8 +113,7 @@ static int on_queue(sd_event_source *source _unused_, void *userdata) {
         return r < 0 ? sd_event_exit(service->event, r) : 0;
 }
 
-int peers_resume(Service *service, sd_bus_message *message) {
-        sd_bus *bus = sd_bus_message_get_bus(message);
+static int enqueue(Service *service, sd_bus *bus, sd_bus_message *message) {
         int r = sd_bus_message_rewind(message, true);
 
         if (r >= 0)
@@ -121,12 +121,42 @@ int peers_resume(Service *service, sd_bus_message *message) {
         if (r < 0)
                 return r;
 
-        private_resumed(service, bus);
-        if (bus != service->bus)
-                return 0;
+        if (bus == service->bus)
+                service->n_resumed++;
+        else
+                private_resumed(service, bus);
+        return 0;
+}
 
-        service->n_resumed++;
-        (void)peers_process_queue(service, &service->queue_source, on_queue, service);
+int peers_resume(Service *service, sd_bus_message *message) {
+        sd_bus *bus = sd_bus_message_get_bus(message);
+        int r = enqueue(service, bus, message);
+
+        if (r >= 0 && bus == service->bus)
+                (void)peers_process_queue(service, &service->queue_source, on_queue, service);
+        return r;
+}
+
+int peers_dispatch(Service *service, sd_bus_message *message) {
+        sd_bus *bus = sd_bus_message_get_bus(message);
+        uint64_t n = 1;
+        int r = enqueue(service, bus, message);
+
+        if (r < 0)
+                return r;
+
+        /* It may have something to write, and such, before it comes to that. */
+        for (unsigned i = 0; r >= 0 && n > 0 && i < 4; i++) {
+                if (bus == service->bus)
+                        r = sd_bus_process(bus, NULL);
+                else
+                        private_process(service, bus);
+                (void)sd_bus_get_n_queued_read(bus, &n);
+        }
+        if (r < 0)
+                (void)sd_event_exit(service->event, r);
+        else if (n > 0 && bus == service->bus)
+                (void)peers_process_queue(service, &service->queue_source, on_queue, service);
         return 0;
 }
 
@@ -190,6 +220,7 @@ static int on_credentials(sd_bus_message *reply, void *userdata, sd_bus_error *e
         if (sd_bus_message_is_method_error(reply, NULL)) {
                 /* It has left: its calls were never started, and nobody waits for their answers. */
                 refuse_pending(stranger, sd_bus_message_get_error(reply)->message ?: "");
+                jobs_client_gone(service->manager, stranger->name);
                 goto finish;
         }
 
@@ -260,6 +291,48 @@ static int stranger_hold(Stranger *stranger, sd_bus_message *message, size_t byt
         return 1;
 }
 
+static Stranger *find_stranger(Service *service, const char *name) {
+        Stranger *stranger;
+
+        TAILQ_FOREACH(stranger, &service->strangers, link)
+                if (streq(stranger->name, name))
+                        return stranger;
+
+        return NULL;
+}
+
+static int stranger_new(Service *service, const char *name, Stranger **ret) {
+        Stranger *stranger = new0(Stranger, 1);
+        int r;
+
+        if (!stranger)
+                return -ENOMEM;
+        stranger->service = service;
+        TAILQ_INSERT_TAIL(&service->strangers, stranger, link);
+        service->n_strangers++;
+
+        stranger->name = strdup(name);
+        r = stranger->name ? sd_bus_call_method_async(service->bus, &stranger->slot, "org.freedesktop.DBus",
+                                                      "/org/freedesktop/DBus", "org.freedesktop.DBus",
+                                                      "GetConnectionCredentials", on_credentials, stranger, "s", name)
+                           : -ENOMEM;
+        if (r < 0) {
+                stranger_free(stranger);
+                return r;
+        }
+
+        *ret = stranger;
+        return 0;
+}
+
+void peers_meet(Service *service, const char *name) {
+        Stranger *stranger;
+
+        if (service->n_strangers < service->manager->quota.settings.limits.new_connections &&
+            !find_stranger(service, name))
+                (void)stranger_new(service, name, &stranger);
+}
+
 static int hold(Service *service, sd_bus_message *message, const char *name, sd_bus_error *error) {
         const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
         Failure failure = {};
@@ -271,34 +344,16 @@ static int hold(Service *service, sd_bus_message *message, const char *name, sd_
         if (r < 0)
                 return r;
 
-        TAILQ_FOREACH(stranger, &service->strangers, link)
-                if (streq(stranger->name, name))
-                        break;
-
+        stranger = find_stranger(service, name);
+        if (!stranger && service->n_strangers >= limits->new_connections) {
+                (void)quota_exceeded(&failure, "new connections call at once", limits->new_connections,
+                                     "new_connections");
+                return bus_error_set_failure(error, &failure);
+        }
         if (!stranger) {
-                if (service->n_strangers >= limits->new_connections) {
-                        (void)quota_exceeded(&failure, "new connections call at once", limits->new_connections,
-                                             "new_connections");
-                        return bus_error_set_failure(error, &failure);
-                }
-
-                stranger = new0(Stranger, 1);
-                if (!stranger)
-                        return -ENOMEM;
-                stranger->service = service;
-                TAILQ_INSERT_TAIL(&service->strangers, stranger, link);
-                service->n_strangers++;
-
-                stranger->name = strdup(name);
-                r = stranger->name
-                            ? sd_bus_call_method_async(service->bus, &stranger->slot, "org.freedesktop.DBus",
-                                                       "/org/freedesktop/DBus", "org.freedesktop.DBus",
-                                                       "GetConnectionCredentials", on_credentials, stranger, "s", name)
-                            : -ENOMEM;
-                if (r < 0) {
-                        stranger_free(stranger);
+                r = stranger_new(service, name, &stranger);
+                if (r < 0)
                         return r;
-                }
         }
 
         r = check_room(service, stranger, bytes, &failure);
@@ -347,9 +402,11 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
         uint8_t type = 0;
         bool resumed = service->n_resumed > 0;
         Client *client;
+        size_t size;
         int r;
 
         service->n_resumed -= resumed;
+        size = resumed ? 0 : turns_count(service);
         (void)sd_bus_message_get_type(message, &type);
         if (type != SD_BUS_MESSAGE_METHOD_CALL)
                 return 0;
@@ -363,9 +420,11 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
         /* Those who call often are found first. */
         TAILQ_REMOVE(&service->manager->clients, client, link);
         TAILQ_INSERT_HEAD(&service->manager->clients, client, link);
-        r = resumed ? 0 : turns_take(service, message, client, error);
+        r = resumed ? 0 : turns_take(service, message, client, size, error);
         return r != 0 ? r : peers_enter(service, message, client, error);
 }
+
+DEFINE_ANSWERED(on_message);
 
 static int on_name_lost(sd_bus_message *message, void *userdata, sd_bus_error *error _unused_) {
         Service *service = userdata;
@@ -389,7 +448,7 @@ static int on_name_lost(sd_bus_message *message, void *userdata, sd_bus_error *e
 int peers_watch(Service *service) {
         int r;
 
-        r = sd_bus_add_filter(service->bus, NULL, on_message, service);
+        r = sd_bus_add_filter(service->bus, NULL, answered_on_message, service);
         if (r < 0)
                 return r;
 

@@ -29,6 +29,9 @@ typedef struct Peer {
 int peers_watch(Service *service);
 void peers_done(Service *service); /* answers what is held */
 
+/* Asks who has that unique name, ahead of its first call: from then on it is known, and hears what it may. */
+void peers_meet(Service *service, const char *name);
+
 /* Takes client, and makes it known. -ENOMEM: it is freed. */
 int peers_add(Service *service, Client *client, Connection *connection);
 void peers_remove(Service *service, Client *client); /* it has left */
@@ -43,9 +46,13 @@ int peers_enter(Service *service, sd_bus_message *message, Client *client, sd_bu
 /* Puts a message that was held back into the queue of messages. */
 int peers_resume(Service *service, sd_bus_message *message);
 
+/* Has a message that was held dispatched at once. Not from within a handler of its bus. */
+int peers_dispatch(Service *service, sd_bus_message *message);
+
 /* Runs handler from the loop, which is to dispatch one message of those that sd-bus has in a queue; *source is the
  * caller's. sd-bus reminds itself of them by a timer, which it sets anew before each turn of the loop, so that it loses
- * its place to all that comes in on other connections, for as long as that goes on. */
+ * its place to all that comes in on other connections, for as long as that goes on; and a timer that is due at once
+ * takes longer than a call. */
 int peers_process_queue(Service *service, sd_event_source **source, sd_event_handler_t handler, void *userdata);
 
 /* authorize.c */
@@ -118,6 +125,7 @@ int private_listen(Service *service);
 void private_pause(Service *service); /* new connections wait for the next service */
 void private_done(Service *service);
 void private_resumed(Service *service, sd_bus *bus); /* a message was put back into the queue of bus */
+void private_process(Service *service, sd_bus *bus); /* has it dispatched */
 const Client *private_client(const Service *service, const sd_bus *bus); /* NULL: there is none */
 void private_pause_reading(Connection *connection, bool pause);
 

@@ -68,9 +68,16 @@ static void check_size(Connection *connection, uint64_t size) {
                 private_close_soon(connection, "its user sends too many large messages at once");
 }
 
+/* The more connections, the later: looking at them must not become all that is done. */
+static void look_later(Connection *connection) {
+        const Service *service = connection->service;
+
+        private_check_at(connection, usec_add(service_now(connection->service), LOOK_TIME * service->n_connections));
+}
+
 static void note_begin(Connection *connection) {
         connection->message_since = service_now(connection->service);
-        private_check_at(connection, usec_add(connection->message_since, LOOK_TIME));
+        look_later(connection);
 }
 
 static void start_counting(Connection *connection) {
@@ -126,18 +133,21 @@ void private_input_unseen(Connection *connection) {
                 note_begin(connection);
 }
 
-static int on_queue(sd_event_source *source _unused_, void *userdata) {
-        Connection *connection = userdata;
+void private_input_process(Connection *connection) {
         int r;
 
         if (connection->closing)
-                return 0;
+                return;
 
         r = sd_bus_process(connection->bus, NULL);
         if (connection->connected_source)
                 private_input_unseen(connection);
         if (r < 0)
                 private_close_soon(connection, strerror(-r));
+}
+
+static int on_queue(sd_event_source *source _unused_, void *userdata) {
+        private_input_process(userdata);
         return 0;
 }
 
@@ -182,7 +192,7 @@ void private_input_check(Connection *connection) {
         uint64_t now = service_now(connection->service), until = usec_add(connection->message_since, MESSAGE_TIME), n;
         int waiting = 0;
 
-        if (connection->message_since == 0)
+        if (connection->message_since == 0 || private_reading_paused(connection))
                 return;
         if (now >= until) {
                 private_close_soon(connection, "its message doesn't end");
@@ -194,7 +204,15 @@ void private_input_check(Connection *connection) {
         check_size(connection, n);
         if (connection->size > 0 && n >= connection->size)
                 private_close_soon(connection, "what it sends is no message");
-        private_check_at(connection, waiting > 0 ? usec_add(now, LOOK_TIME) : until);
+        if (waiting > 0)
+                look_later(connection);
+        else
+                private_check_at(connection, until);
+}
+
+void private_input_resumed(Connection *connection) {
+        if (connection->message_since > 0)
+                note_begin(connection);
 }
 
 int private_input_watch(Connection *connection) {

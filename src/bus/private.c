@@ -4,7 +4,6 @@
  * that a user may have. */
 
 #include <fcntl.h>
-#include <malloc.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/pidfd.h>
@@ -29,12 +28,16 @@
 #define FDS_PER_CONNECTION 3
 #define FDS_SHARE 2 /* connections have at most one in so many of the file descriptors there are */
 
-#define DBUS_NAME "org.freedesktop.DBus"
-#define OWN_NAME ":0.0" /* the service's own; clients get the numbers behind it */
-
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77 /* Linux 6.5 */
 #endif
+
+/* A connection of a user whose turn it isn't */
+typedef struct Arrival {
+        TAILQ_ENTRY(Arrival) link;
+        int fd;
+        uid_t uid;
+} Arrival;
 
 static Connection *connection_free(Connection *connection) {
         Service *service;
@@ -52,9 +55,8 @@ static Connection *connection_free(Connection *connection) {
         sd_event_source_disable_unref(connection->connected_source);
         sd_event_source_disable_unref(connection->queue_source);
         sd_bus_close_unref(connection->bus);
-        /* Large messages lie between all else: the heap doesn't shrink by itself. */
         if (connection->heavy || connection->n_sent > 0)
-                (void)malloc_trim(0);
+                service_trim(service);
         safe_close(connection->fd);
         safe_close(connection->pidfd);
         free(connection->sent);
@@ -132,50 +134,11 @@ static void process_first_messages(Connection *connection) {
                 private_close_soon(connection, "out of memory");
 }
 
-/* Stands in for the bus that clients think they talk to: a name of one's own, and nobody else there */
-static int answer_as_bus(Connection *connection, sd_bus_message *message, sd_bus_error *error) {
-        const char *member = sd_bus_message_get_member(message), *name = NULL;
-
-        if (streq(member, "Hello"))
-                return sd_bus_reply_method_return(message, "s", connection->client->name);
-        if (streq(member, "AddMatch") || streq(member, "RemoveMatch"))
-                return sd_bus_reply_method_return(message, NULL);
-        if (streq(member, "GetId")) {
-                sd_id128_t id;
-
-                if (sd_bus_get_bus_id(connection->bus, &id) < 0)
-                        return -ENODATA;
-                return sd_bus_reply_method_return(message, "s", SD_ID128_TO_STRING(id));
-        }
-        if (streq(member, "ListNames") || streq(member, "ListActivatableNames"))
-                return sd_bus_reply_method_return(message, "as", 4, DBUS_NAME, BUS_NAME, OWN_NAME,
-                                                  connection->client->name);
-
-        if (streq(member, "NameHasOwner") || streq(member, "GetNameOwner") || streq(member, "StartServiceByName")) {
-                int r = sd_bus_message_read(message, streq(member, "StartServiceByName") ? "su" : "s", &name,
-                                            &(uint32_t){ 0 });
-                bool known = r >= 0 && (streq(name, DBUS_NAME) || streq(name, BUS_NAME) || streq(name, OWN_NAME) ||
-                                        streq(name, connection->client->name));
-
-                if (r < 0)
-                        return r;
-                if (streq(member, "NameHasOwner"))
-                        return sd_bus_reply_method_return(message, "b", known);
-                if (!known)
-                        return sd_bus_error_setf(error, SD_BUS_ERROR_NAME_HAS_NO_OWNER,
-                                                 "%s can't be reached by this socket", name);
-                if (streq(member, "GetNameOwner"))
-                        return sd_bus_reply_method_return(message, "s", streq(name, BUS_NAME) ? OWN_NAME : name);
-                return sd_bus_reply_method_return(message, "u", UINT32_C(2)); /* it runs already */
-        }
-
-        return sd_bus_error_setf(error, SD_BUS_ERROR_UNKNOWN_METHOD, "This socket is no bus: there is no %s", member);
-}
-
 static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Connection *connection = userdata;
         const char *destination = sd_bus_message_get_destination(message);
         bool resumed = connection->n_resumed > 0;
+        size_t size = connection->size;
         uint8_t type = 0;
         int r;
 
@@ -199,13 +162,15 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
                 return 1;
 
         if (destination && streq(destination, DBUS_NAME)) {
-                r = answer_as_bus(connection, message, error);
+                r = private_answer_as_bus(connection, message, error);
                 return r < 0 ? r : 1;
         }
 
-        r = resumed ? 0 : turns_take(connection->service, message, connection->client, error);
+        r = resumed ? 0 : turns_take(connection->service, message, connection->client, size, error);
         return r != 0 ? r : peers_enter(connection->service, message, connection->client, error);
 }
+
+DEFINE_ANSWERED(on_message);
 
 static int read_groups(int fd, Client *client) {
         socklen_t size = 0;
@@ -248,9 +213,19 @@ static int identify(Connection *connection, int fd) {
         return 0;
 }
 
+static unsigned arrivals_of(const Service *service, uid_t uid) {
+        const Arrival *arrival;
+        unsigned n = 0;
+
+        TAILQ_FOREACH(arrival, &service->arrivals, link)
+                n += arrival->uid == uid;
+
+        return n;
+}
+
 static unsigned connections_of(const Service *service, uid_t uid) {
         const Connection *connection;
-        unsigned n = 0;
+        unsigned n = arrivals_of(service, uid);
 
         TAILQ_FOREACH(connection, &service->connections, link)
                 n += connection->client && connection->client->uid == uid;
@@ -283,7 +258,7 @@ static int start_bus(Connection *connection, int fd) {
         if (r >= 0)
                 r = sd_bus_set_connected_signal(connection->bus, /* b= */ true);
         if (r >= 0)
-                r = sd_bus_add_filter(connection->bus, NULL, on_message, connection);
+                r = sd_bus_add_filter(connection->bus, NULL, answered_on_message, connection);
         if (r >= 0)
                 r = objects_register(service, connection->bus);
         if (r >= 0)
@@ -303,14 +278,22 @@ static void note_limit(Service *service, const char *what, unsigned limit, const
                 return;
 
         service->refused_connection = now;
-        log_notice("a connection to the private socket was refused: too many %s are open: the limit is %u (limits.%s "
-                   "in mcp-exec.json)",
+        log_notice("a connection to the private socket was refused: too many %s: the limit is %u (limits.%s in "
+                   "mcp-exec.json)",
                    what, limit, key);
+}
+
+/* n: the user's connections, with the new one */
+static bool has_too_many(Service *service, unsigned n) {
+        unsigned limit = service->manager->quota.settings.limits.private_connections_per_user;
+
+        if (n > limit)
+                note_limit(service, "connections of one user", limit, "private_connections_per_user");
+        return n > limit;
 }
 
 /* Takes fd, also on failure. */
 static int connection_new(Service *service, int fd) {
-        const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
         Connection *connection = new0(Connection, 1);
         Client *client;
         char name[40];
@@ -333,11 +316,8 @@ static int connection_new(Service *service, int fd) {
         r = connection->fd < 0 ? -errno : !client ? -ENOMEM : identify(connection, fd);
         if (r >= 0 && service->options.user && client->uid != service->uid)
                 r = -EPERM;
-        if (r >= 0 && connections_of(service, client->uid) > limits->private_connections_per_user) {
-                note_limit(service, "connections of one user", limits->private_connections_per_user,
-                           "private_connections_per_user");
+        if (r >= 0 && has_too_many(service, connections_of(service, client->uid)))
                 r = -EUSERS;
-        }
         if (r < 0) {
                 connection->client = client_free(client);
                 safe_close(fd);
@@ -361,7 +341,86 @@ static int connection_new(Service *service, int fd) {
                 return r;
         }
 
+        turns_charge_connection(service, client);
         log_debug("%s: a connection of uid %u", client->name, (unsigned)client->uid);
+        return 0;
+}
+
+static void take_arrival(Service *service, Arrival *arrival) {
+        int r;
+
+        TAILQ_REMOVE(&service->arrivals, arrival, link);
+        service->n_connections--;
+        r = connection_new(service, arrival->fd);
+        if (r < 0)
+                log_debug("a connection was refused: %s", strerror(-r));
+        free(arrival);
+}
+
+static int take_arrivals_at(Service *service, uint64_t usec);
+
+static int on_rested(sd_event_source *source _unused_, uint64_t usec _unused_, void *userdata) {
+        Service *service = userdata;
+        uint64_t now = service_now(service), next = USEC_INFINITY;
+        Arrival *arrival, *behind;
+
+        /* Each may have those of its user wait again. */
+        TAILQ_FOREACH_SAFE(arrival, &service->arrivals, link, behind) {
+                uint64_t until = turns_connection_waits(service, arrival->uid);
+
+                if (until > now)
+                        next = MIN(next, until);
+                else
+                        take_arrival(service, arrival);
+        }
+        return next == USEC_INFINITY ? 0 : take_arrivals_at(service, next);
+}
+
+/* Or earlier */
+static int take_arrivals_at(Service *service, uint64_t usec) {
+        sd_event_source *timer = service->arrivals_timer;
+        int enabled = SD_EVENT_OFF;
+        uint64_t time = 0;
+
+        if (!timer)
+                return sd_event_add_time(service->event, &service->arrivals_timer, CLOCK_MONOTONIC, usec, 1, on_rested,
+                                         service);
+
+        (void)sd_event_source_get_enabled(timer, &enabled);
+        (void)sd_event_source_get_time(timer, &time);
+        if (enabled == SD_EVENT_OFF || time > usec)
+                (void)sd_event_source_set_time(timer, usec);
+        return sd_event_source_set_enabled(timer, SD_EVENT_ONESHOT);
+}
+
+/* 0: it waits, and fd is taken; -EALREADY: it is its turn */
+static int wait_for_turn(Service *service, int fd) {
+        socklen_t size = sizeof(struct ucred);
+        struct ucred credentials;
+        Arrival *arrival;
+        uint64_t until;
+        int r;
+
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) < 0)
+                return -errno;
+
+        until = turns_connection_waits(service, credentials.uid);
+        if (until <= service_now(service) && arrivals_of(service, credentials.uid) == 0)
+                return -EALREADY;
+        if (has_too_many(service, connections_of(service, credentials.uid) + 1))
+                return -EUSERS;
+
+        r = take_arrivals_at(service, until);
+        if (r < 0)
+                return r;
+
+        arrival = new0(Arrival, 1);
+        if (!arrival)
+                return -ENOMEM;
+
+        *arrival = (Arrival){ .fd = fd, .uid = credentials.uid };
+        TAILQ_INSERT_TAIL(&service->arrivals, arrival, link);
+        service->n_connections++;
         return 0;
 }
 
@@ -399,7 +458,11 @@ static int on_connection(sd_event_source *source _unused_, int fd, uint32_t even
                         safe_close(accepted);
                         continue;
                 }
-                r = connection_new(service, accepted);
+                r = wait_for_turn(service, accepted);
+                if (r == -EALREADY)
+                        r = connection_new(service, accepted);
+                else if (r < 0)
+                        safe_close(accepted);
                 if (r < 0)
                         log_debug("a connection was refused: %s", strerror(-r));
         }
@@ -444,46 +507,75 @@ int private_listen(Service *service) {
 }
 
 void private_pause(Service *service) {
+        Arrival *arrival, *next;
+
         if (service->listen_source)
                 (void)sd_event_source_set_enabled(service->listen_source, SD_EVENT_OFF);
+        TAILQ_FOREACH_SAFE(arrival, &service->arrivals, link, next)
+                take_arrival(service, arrival);
 }
 
 void private_done(Service *service) {
         Connection *connection, *next;
+        Arrival *arrival;
 
+        while ((arrival = TAILQ_FIRST(&service->arrivals))) {
+                TAILQ_REMOVE(&service->arrivals, arrival, link);
+                safe_close(arrival->fd);
+                free(arrival);
+        }
+        service->arrivals_timer = sd_event_source_disable_unref(service->arrivals_timer);
         TAILQ_FOREACH_SAFE(connection, &service->connections, link, next)
                 connection_free(connection);
         service->listen_source = sd_event_source_disable_unref(service->listen_source);
         service->reserve_fd = safe_close(service->reserve_fd);
 }
 
-const Client *private_client(const Service *service, const sd_bus *bus) {
-        const Connection *connection;
+static Connection *find_connection(const Service *service, const sd_bus *bus) {
+        Connection *connection;
 
         TAILQ_FOREACH(connection, &service->connections, link)
                 if (connection->bus == bus)
-                        return connection->client;
+                        return connection;
 
         return NULL;
 }
 
+const Client *private_client(const Service *service, const sd_bus *bus) {
+        const Connection *connection = find_connection(service, bus);
+
+        return connection ? connection->client : NULL;
+}
+
+bool private_reading_paused(const Connection *connection) {
+        return !sd_bus_get_event(connection->bus);
+}
+
 /* Of the loop it is only its reading that matters: what is written waits for a moment, if the socket is full. */
 void private_pause_reading(Connection *connection, bool pause) {
-        bool paused = !sd_bus_get_event(connection->bus);
+        bool paused = private_reading_paused(connection);
         int r = 0;
 
         if (pause && !paused)
                 r = sd_bus_detach_event(connection->bus);
-        else if (!pause && paused)
+        else if (!pause && paused) {
                 r = sd_bus_attach_event(connection->bus, connection->service->event, SD_EVENT_PRIORITY_NORMAL);
+                private_input_resumed(connection);
+        }
         if (r < 0)
                 private_close_soon(connection, strerror(-r));
 }
 
 void private_resumed(Service *service, sd_bus *bus) {
-        Connection *connection;
+        Connection *connection = find_connection(service, bus);
 
-        TAILQ_FOREACH(connection, &service->connections, link)
-                if (connection->bus == bus)
-                        connection->n_resumed++;
+        if (connection)
+                connection->n_resumed++;
+}
+
+void private_process(Service *service, sd_bus *bus) {
+        Connection *connection = find_connection(service, bus);
+
+        if (connection)
+                private_input_process(connection);
 }

@@ -437,8 +437,24 @@ static int property_idle_timeout(sd_bus *bus _unused_, const char *path _unused_
         return sd_bus_message_append(reply, "t", service_idle_timeout(userdata));
 }
 
+DEFINE_ANSWERED(method_call);
+DEFINE_ANSWERED(method_call_tool);
+DEFINE_ANSWERED(method_call_batch);
+DEFINE_ANSWERED(method_call_fd);
+DEFINE_ANSWERED(method_start_job);
+DEFINE_ANSWERED(method_notify);
+DEFINE_ANSWERED(method_open_session);
+DEFINE_ANSWERED(method_attach_session);
+DEFINE_ANSWERED(method_list_servers);
+DEFINE_ANSWERED(method_list_tools);
+DEFINE_ANSWERED(method_start_server);
+DEFINE_ANSWERED(method_stop_server);
+DEFINE_ANSWERED(method_restart_server);
+DEFINE_ANSWERED(method_reload);
+DEFINE_ANSWERED(method_describe);
+
 #define METHOD(name, in, in_names, out, out_names, handler)                                                            \
-        SD_BUS_METHOD_WITH_NAMES(name, in, in_names, out, out_names, handler, SD_BUS_VTABLE_UNPRIVILEGED)
+        SD_BUS_METHOD_WITH_NAMES(name, in, in_names, out, out_names, answered_##handler, SD_BUS_VTABLE_UNPRIVILEGED)
 
 static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_START(0),

@@ -1,5 +1,6 @@
 #include "bus/service.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
 #include <time.h>
@@ -8,6 +9,7 @@
 #include "broker/job.h"
 #include "broker/session.h"
 #include "bus/errors.h"
+#include "bus/handover.h"
 #include "bus/objects.h"
 #include "bus/peers.h"
 
@@ -57,6 +59,7 @@ static int on_released(sd_bus_message *reply, void *userdata, sd_bus_error *erro
                 log_warning("the name can't be given back: %s", sd_bus_message_get_error(reply)->message ?: "?");
 
         service->phase = SERVICE_RELEASED;
+        handover_start_next(service);
         service_maybe_idle(service);
         return 0;
 }
@@ -118,6 +121,21 @@ static int on_leave(sd_event_source *source _unused_, uint64_t usec _unused_, vo
                 leave_at(service, service->leave_deadline);
 
         return 0;
+}
+
+static int on_trim(sd_event_source *source _unused_, void *userdata _unused_) {
+        (void)malloc_trim(0);
+        return 0;
+}
+
+void service_trim(Service *service) {
+        if (service->trim_source) {
+                (void)sd_event_source_set_enabled(service->trim_source, SD_EVENT_ONESHOT);
+                return;
+        }
+
+        if (sd_event_add_defer(service->event, &service->trim_source, on_trim, NULL) >= 0)
+                (void)sd_event_source_set_priority(service->trim_source, SD_EVENT_PRIORITY_IDLE);
 }
 
 void service_maybe_idle(Service *service) {
@@ -245,6 +263,7 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
                               .reserve_fd = -EBADF };
         TAILQ_INIT(&service->strangers);
         TAILQ_INIT(&service->connections);
+        TAILQ_INIT(&service->arrivals);
         turns_init(&service->turns);
 
         r = authorize_init(service);
@@ -279,6 +298,10 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
         if (r < 0)
                 return r;
 
+        if (runtime && asprintf(&service->jobs_folder, "%s/jobs", runtime) < 0) {
+                service->jobs_folder = NULL;
+                return -ENOMEM;
+        }
         service->manager->log_calls = options->user ? LOG_DEBUG : LOG_INFO;
         apply_settings(service);
 
@@ -295,6 +318,8 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
                 TAKE_PTR(service->bus);
                 return r;
         }
+
+        handover_take(service);
 
         r = sd_bus_request_name(service->bus, BUS_NAME, 0);
         if (r < 0) {
@@ -322,12 +347,14 @@ Service *service_free(Service *service) {
         private_done(service);
         sd_event_source_disable_unref(service->idle_source);
         sd_event_source_disable_unref(service->leave_source);
+        sd_event_source_disable_unref(service->trim_source);
         sd_event_source_disable_unref(service->end_source);
         turns_done(service);
         sd_event_source_disable_unref(service->passed_source);
         sd_event_source_disable_unref(service->queue_source);
         sd_bus_slot_unref(service->broadcasts.question);
         sd_bus_flush_close_unref(service->bus);
+        free(service->jobs_folder);
         sd_event_unref(service->event);
         free(service);
         return NULL;

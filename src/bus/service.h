@@ -33,7 +33,10 @@ struct Service {
         ServicePhase phase;
         bool stopping;                       /* was told to */
         uint64_t idle_since, leave_deadline; /* usec, CLOCK_MONOTONIC */
-        sd_event_source *idle_source, *leave_source, *end_source;
+        sd_event_source *idle_source, *leave_source, *end_source, *trim_source;
+        char *jobs_folder; /* where jobs are left for the next service; NULL: there is none */
+        unsigned n_left;
+        bool left_something; /* there, and the next one is to be started */
 
         Client *caller;        /* of the method call that is being dispatched */
         const uid_t *audience; /* who sees the signal that is being written; NULL: none is */
@@ -57,7 +60,9 @@ struct Service {
 
         sd_event_source *listen_source;
         TAILQ_HEAD(, Connection) connections; /* of the private socket */
-        unsigned n_connections;
+        TAILQ_HEAD(, Arrival) arrivals;       /* that wait to become one */
+        sd_event_source *arrivals_timer;
+        unsigned n_connections;      /* arrivals included */
         uint64_t last_connection;    /* the number in its name */
         bool results_wait;           /* in a connection whose client doesn't read just now, perhaps */
         uint64_t refused_connection; /* when that was last said in the log; usec, CLOCK_MONOTONIC */
@@ -79,6 +84,10 @@ void service_stop(Service *service);
 
 /* The configuration was read again. */
 void service_configured(Service *service);
+
+/* Much was freed that lies between all else, so that the heap doesn't shrink by itself: gives it back to the system
+ * when nothing else is to be done. */
+void service_trim(Service *service);
 
 /* Whether to leave may have to be decided anew. */
 void service_maybe_idle(Service *service);

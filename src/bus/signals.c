@@ -277,9 +277,12 @@ static int append_finished(sd_bus_message *signal, const void *what) {
 static void tell_owner(Service *service, const Job *job, const char *member, append_handler append) {
         const Client *client = service->manager ? manager_find_client(service->manager, job->client->name) : NULL;
         _cleanup_(freep) char *path = job_object_path(job);
+        News news = { path, job_object.interface, member, append, job };
 
         if (client && path)
-                tell(service, client, &(News){ path, job_object.interface, member, append, job });
+                tell(service, client, &news);
+        else if (job->inherited && service->bus && path)
+                send_news(service, service->bus, &news, job->client->name);
 }
 
 static void on_job_progress(void *userdata, Job *job) {

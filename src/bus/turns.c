@@ -6,6 +6,7 @@
  * connections. What large messages of one user take is kept from others by a rest behind each, while others call. */
 
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "base/log.h"
@@ -22,6 +23,9 @@
 #define LARGE ((size_t)16 << 10)        /* bytes */
 #define REST_NSEC 12                    /* for each byte of what is large: some three times what it takes to serve */
 #define REST_MAX (100 * USEC_PER_MSEC)
+#define CONNECTION_REST (3 * USEC_PER_MSEC) /* for each: it is made, its calls are withdrawn, and it is closed */
+#define HEAVY ((uint64_t)1 << 20)
+#define COUNT_FROM (1 << 30)
 
 struct Share {
         TAILQ_ENTRY(Share) link; /* the one whose turn is next stands first */
@@ -106,6 +110,10 @@ static sd_bus_message *take_waiting(Service *service, Turn *turn) {
         }
         quota_release_waiting(&service->manager->quota, turn->share->uid, waiting->bytes);
         service->turns.n_waiting--;
+        if (service->turns.n_waiting == 0 && service->turns.heavy) {
+                service->turns.heavy = false;
+                service_trim(service);
+        }
         free(waiting);
         return message;
 }
@@ -151,13 +159,16 @@ static void note_active(Turns *turns, Share *share, uint64_t now) {
         turns->last = share;
 }
 
-static void rest(Service *service, Share *share, size_t bytes) {
+static void rest_for(Service *service, Share *share, uint64_t usec) {
         uint64_t now = service_now(service);
 
-        if (bytes < LARGE || !others_call(&service->turns, share, now))
-                return;
+        if (others_call(&service->turns, share, now))
+                share->rests_until = MIN(MAX(share->rests_until, now) + usec, usec_add(now, REST_MAX));
+}
 
-        share->rests_until = MIN(MAX(share->rests_until, now) + bytes * REST_NSEC / 1000, usec_add(now, REST_MAX));
+static void rest(Service *service, Share *share, size_t bytes) {
+        if (bytes >= LARGE)
+                rest_for(service, share, bytes * REST_NSEC / 1000);
 }
 
 void turns_charge(Service *service, const Client *client, size_t bytes) {
@@ -165,6 +176,23 @@ void turns_charge(Service *service, const Client *client, size_t bytes) {
 
         if (peer && peer->turn.share)
                 rest(service, peer->turn.share, bytes);
+}
+
+uint64_t turns_connection_waits(const Service *service, uid_t uid) {
+        const Share *share;
+
+        TAILQ_FOREACH(share, &service->turns.shares, link)
+                if (share->uid == uid)
+                        return share->rests_until;
+
+        return 0;
+}
+
+void turns_charge_connection(Service *service, const Client *client) {
+        const Peer *peer = client->peer;
+
+        if (peer && peer->turn.share)
+                rest_for(service, peer->turn.share, CONNECTION_REST);
 }
 
 /* Bytes that lie in the socket */
@@ -216,7 +244,7 @@ static void serve(Service *service, Turn *turn) {
         message = take_waiting(service, turn);
         note_active(&service->turns, share, service_now(service));
         rest(service, share, bytes);
-        bus_answered(message, peers_resume(service, message));
+        bus_answered(message, peers_dispatch(service, message));
         sd_bus_message_unref(message);
 }
 
@@ -260,6 +288,15 @@ static int on_turn(sd_event_source *source _unused_, void *userdata) {
         return 0;
 }
 
+/* To add up what is in it means to have all its texts checked by sd-bus, which takes longer than to receive it. */
+static int size_of(sd_bus_message *message, size_t known, size_t *ret, sd_bus_error *error) {
+        if (known == 0)
+                return message_size(message, ret, error);
+
+        *ret = MESSAGE_FRAME + known;
+        return message_check_descriptors(error);
+}
+
 static int wait_for_turn(Service *service, sd_bus_message *message, Peer *peer, size_t bytes, sd_bus_error *error) {
         Turns *turns = &service->turns;
         Turn *turn = &peer->turn;
@@ -281,6 +318,7 @@ static int wait_for_turn(Service *service, sd_bus_message *message, Peer *peer, 
         if (TAILQ_EMPTY(&turn->waiting))
                 TAILQ_INSERT_TAIL(&share->waiting, turn, link);
         TAILQ_INSERT_TAIL(&turn->waiting, waiting, link);
+        turns->heavy = turns->heavy || service->manager->quota.waiting_bytes > HEAVY;
         turns->n_waiting++;
         if (peer->connection)
                 private_pause_reading(peer->connection, true);
@@ -301,7 +339,27 @@ static bool is_direct(Turns *turns, Turn *turn) {
         return ++turn->n_direct <= DIRECT_MAX && ++share->n_direct <= DIRECT_USER_MAX;
 }
 
-int turns_take(Service *service, sd_bus_message *message, Client *client, sd_bus_error *error) {
+/* sd-bus reads one message at a time, and not beyond. The kernel counts, by lowering SO_PEEK_OFF (socket(7)) by what is
+ * read. */
+size_t turns_count(Service *service) {
+        Turns *turns = &service->turns;
+        int fd = sd_bus_get_fd(service->bus), count = 0, last = turns->count;
+        socklen_t length = sizeof(count);
+
+        turns->count = 0;
+        if (getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &count, &length) < 0)
+                return 0;
+        if (last <= 0 || count < COUNT_FROM / 2) {
+                turns->count = COUNT_FROM;
+                if (setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &turns->count, sizeof(turns->count)) < 0)
+                        turns->count = 0;
+        } else
+                turns->count = count;
+
+        return last > count && count > 0 ? (size_t)(last - count) : 0;
+}
+
+int turns_take(Service *service, sd_bus_message *message, Client *client, size_t size, sd_bus_error *error) {
         Turns *turns = &service->turns;
         Peer *peer = client->peer;
         Turn *turn = &peer->turn;
@@ -319,7 +377,7 @@ int turns_take(Service *service, sd_bus_message *message, Client *client, sd_bus
         if (!others && n < BACKLOG && TAILQ_EMPTY(&turn->waiting))
                 return 0;
 
-        r = message_size(message, &bytes, error);
+        r = size_of(message, size, &bytes, error);
         if (r < 0)
                 return r;
 
@@ -337,6 +395,6 @@ int turns_wait(Service *service, sd_bus_message *message, Client *client, sd_bus
         size_t bytes;
         int r;
 
-        r = message_size(message, &bytes, error);
+        r = size_of(message, /* known= */ 0, &bytes, error);
         return r < 0 ? r : wait_for_turn(service, message, client->peer, bytes, error);
 }

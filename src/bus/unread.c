@@ -130,7 +130,7 @@ void unread_decide(Service *service, const Client *client) {
 
                 r = refused ? unread_refuse(&error, "M", &excess) : peers_resume(service, message);
                 if (r < 0)
-                        (void)sd_bus_reply_method_errno(message, r, &error);
+                        bus_answered(message, sd_bus_reply_method_errno(message, r, &error));
                 sd_bus_error_free(&error);
                 sd_bus_message_unref(message);
         }

@@ -224,8 +224,10 @@ int status_bus_error(const Cli *cli, const sd_bus_error *error, int r) {
                             : asprintf(&text, "no answer within --timeout=%g; the call was given up",
                                        (double)cli->timeout / USEC_PER_SEC);
         } else if (r == -ECONNRESET || r == -ENOTCONN || r == -ESHUTDOWN || streq(name, SD_BUS_ERROR_NO_REPLY))
-                r = asprintf(&text, "the service left or crashed before it answered, on %s: %s", cli->bus_name,
-                             message);
+                r = asprintf(&text,
+                             "the service left or crashed before it answered, on %s: %s; what it was asked may "
+                             "have been done",
+                             cli->bus_name, message);
         else if (status == STATUS_UNREACHABLE)
                 r = asprintf(&text, "the service " BUS_NAME " can't be reached on %s: %s", cli->bus_name, message);
         else {

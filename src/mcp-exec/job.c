@@ -128,6 +128,19 @@ int job_result(Cli *cli, const char *path, sd_bus_error *error, char **ret) {
         return r;
 }
 
+/* Whether the job is there, perhaps with the next service, to which one that was idle left it; *ret_done: it has ended.
+ */
+static bool job_is_there(Cli *cli, const char *path, bool *ret_done) {
+        sd_bus_error error = SD_BUS_ERROR_NULL;
+        _cleanup_(freep) char *state = NULL;
+        int r;
+
+        r = sd_bus_get_property_string(cli->bus, BUS_NAME, path, JOB_INTERFACE, "State", &error, &state);
+        sd_bus_error_free(&error);
+        *ret_done = r >= 0 && !streq(state, "running");
+        return r >= 0;
+}
+
 int job_wait(Cli *cli, const char *path, uint64_t started) {
         Wait wait = { .cli = cli, .path = path, .progress = isatty(STDERR_FILENO) && !cli->quiet && !cli->json };
         uint64_t deadline = usec_add(started, cli->timeout);
@@ -150,6 +163,8 @@ int job_wait(Cli *cli, const char *path, uint64_t started) {
                         r = sd_bus_wait(cli->bus, deadline == USEC_INFINITY ? USEC_INFINITY : deadline - now);
                 if (r == -EINTR)
                         r = 0;
+                if (wait.lost && !wait.done)
+                        wait.lost = !job_is_there(cli, path, &wait.done);
         }
 
         if (wait.drawn > 0)

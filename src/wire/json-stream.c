@@ -1,5 +1,6 @@
 #include "wire/json-stream.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <string.h>
 
@@ -29,27 +30,40 @@ enum {
         EXPONENT_DIGITS,
 };
 
-typedef unsigned char Block __attribute__((vector_size(16)));
+/* Signed, so that what isn't ASCII is less than a space too */
+typedef signed char Block __attribute__((vector_size(16)));
+
+/* The bytes at p that aren't plain, as bytes of ones */
+static Block odd_bytes(const char *p) {
+        Block block;
+
+        memcpy(&block, p, sizeof(block));
+        return (block < ' ') | (block == '"') | (block == '\\');
+}
 
 /* Where the plain bytes of a string end, of which most large texts are made: printable ASCII but the quote and the
- * backslash. Blocks of 64 bytes, then whatever is left is looked at one by one. */
+ * backslash. Behind a block of such there are likely more. */
 static const char *skip_plain(const char *p, const char *end) {
-        while (end - p >= 64) {
-                uint64_t found[2] = {};
-                Block block, odd = {};
+        uint64_t odd[2];
 
-                for (int i = 0; i < 4; i++) {
-                        memcpy(&block, p + i * 16, sizeof(block));
-                        odd |= (Block)(block < 0x20) | (Block)(block == '"') | (Block)(block == '\\') |
-                               (Block)(block >= 0x80);
+        while (end - p >= 16) {
+                Block any = odd_bytes(p);
+
+                memcpy(odd, &any, sizeof(odd));
+                if (odd[0])
+                        return p + __builtin_ctzll(htole64(odd[0])) / 8;
+                if (odd[1])
+                        return p + 8 + __builtin_ctzll(htole64(odd[1])) / 8;
+
+                for (p += 16; end - p >= 64; p += 64) {
+                        any = odd_bytes(p) | odd_bytes(p + 16) | odd_bytes(p + 32) | odd_bytes(p + 48);
+                        memcpy(odd, &any, sizeof(odd));
+                        if (odd[0] | odd[1])
+                                break;
                 }
-                memcpy(found, &odd, sizeof(found));
-                if (found[0] | found[1])
-                        break;
-                p += 64;
         }
 
-        while (p < end && (unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80 && *p != '"' && *p != '\\')
+        while (p < end && (signed char)*p >= ' ' && *p != '"' && *p != '\\')
                 p++;
 
         return p;
@@ -72,6 +86,91 @@ static bool is_space(JsonStream *stream, char c) {
 
 static bool is_digit(char c) {
         return c >= '0' && c <= '9';
+}
+
+static bool is_hexadecimal(char c) {
+        return is_digit(c) || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f');
+}
+
+static unsigned hexadecimal(char c) {
+        return (unsigned)(is_digit(c) ? c - '0' : (c | 0x20) - 'a' + 10);
+}
+
+/* Bytes of the escape at p; 0 where it is cut off or wrong */
+static size_t skip_escape(JsonStream *stream, const char *p, const char *end) {
+        unsigned character = (unsigned char)p[1];
+
+        if (character == 'u') {
+                if (end - p < 6)
+                        return 0;
+                character = 0;
+                for (int i = 2; i < 6; i++) {
+                        if (!is_hexadecimal(p[i]))
+                                return 0;
+                        character = character << 4 | hexadecimal(p[i]);
+                }
+                if (character == '\n' || character == '\r')
+                        stream->escaped_breaks = true;
+        } else if (character == 'n' || character == 'r')
+                stream->escaped_breaks = true;
+        else if (character == 0 || !strchr("\"\\/bft", (int)character))
+                return 0;
+
+        stream->escapes = true;
+        return p[1] == 'u' ? 6 : 2;
+}
+
+/* Bytes of the escape or character at p, in a string; 0 where it is neither, is cut off or wrong: that is looked at
+ * byte by byte. */
+static size_t skip_odd(JsonStream *stream, const char *p, const char *end) {
+        unsigned character;
+        size_t length;
+
+        if (end - p < 4)
+                return 0;
+        if (*p == '\\')
+                return skip_escape(stream, p, end);
+        if ((unsigned char)*p < 0x80)
+                return 0;
+
+        length = utf8_sequence(p, 4, &character);
+        if (length > 0 && character >= 0xfdd0 && utf8_noncharacter(character))
+                stream->traits.noncharacters = true;
+        return length;
+}
+
+static const char *skip_text(JsonStream *stream, const char *p, const char *end) {
+        for (;;) {
+                size_t length;
+
+                p = skip_plain(p, end);
+                do {
+                        length = skip_odd(stream, p, end);
+                        p += length;
+                } while (length > 0 && p < end && (signed char)*p < ' ');
+                if (length == 0)
+                        return p;
+        }
+}
+
+/* Where what is looked at byte by byte begins: most of a text is in strings, numbers and indentation. */
+static const char *skip_run(JsonStream *stream, const char *p, const char *end) {
+        switch (stream->state) {
+        case STRING:
+                return skip_text(stream, p, end);
+        case INTEGER:
+        case FRACTION:
+        case EXPONENT_DIGITS:
+                while (p < end && is_digit(*p))
+                        p++;
+                return p;
+        case VALUE ... NOTHING:
+                while (p < end && *p == ' ')
+                        p++;
+                return p;
+        default:
+                return p;
+        }
 }
 
 /* Depth of the members that are waited for */
@@ -217,9 +316,9 @@ static int take_escape(JsonStream *stream, char c) {
 }
 
 static int take_hexadecimal(JsonStream *stream, char c) {
-        if (!c || !strchr("0123456789abcdefABCDEF", c))
+        if (!is_hexadecimal(c))
                 return fail(stream, "\\u needs four hexadecimal digits");
-        stream->hex = stream->hex << 4 | (unsigned)(is_digit(c) ? c - '0' : (c | 0x20) - 'a' + 10);
+        stream->hex = stream->hex << 4 | hexadecimal(c);
         if (--stream->n_hex == 0) {
                 stream->state = STRING;
                 if (stream->hex == '\n' || stream->hex == '\r')
@@ -417,18 +516,15 @@ int json_stream_feed(JsonStream *stream, const char *data, size_t size, size_t *
         const char *p = data, *end = data + size;
 
         while (p < end) {
+                const char *run = skip_run(stream, p, end);
                 bool key = stream->in_key;
                 int r;
 
-                if (stream->state == STRING) {
-                        const char *plain = skip_plain(p, end);
-
-                        keep_key(stream, p, (size_t)(plain - p));
-                        stream->offset += (uint64_t)(plain - p);
-                        p = plain;
-                        if (p == end)
-                                break;
-                }
+                keep_key(stream, p, (size_t)(run - p));
+                stream->offset += (uint64_t)(run - p);
+                p = run;
+                if (p == end)
+                        break;
 
                 if (key)
                         keep_key(stream, p, 1);

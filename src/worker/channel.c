@@ -27,6 +27,7 @@ struct Channel {
         Buffer input, behind; /* behind: what is written when the file has been */
         OutgoingFile *file;
         bool pipe; /* its input is one */
+        bool wide_input;
         size_t message_max;
         Cork cork;
         bool finishing; /* nothing more will be appended */
@@ -60,6 +61,13 @@ static void input_closed(Channel *channel) {
         buffer_done(&channel->input);
         buffer_done(&channel->behind);
         channel->file = outgoing_file_free(channel->file);
+}
+
+/* A user's pipes have 64 MiB together (pipe(7)), so none is wide for always. One that is full can't become narrow. */
+static void set_wide_input(Channel *channel, bool wide) {
+        if (channel->pipe && channel->input_fd >= 0 && wide != channel->wide_input &&
+            fcntl(channel->input_fd, F_SETPIPE_SZ, wide ? WIDE_PIPE_SIZE : PIPE_SIZE) >= 0)
+                channel->wide_input = wide;
 }
 
 /* 0: it is written; -EAGAIN; -EPIPE */
@@ -100,6 +108,9 @@ static int flush_file(Channel *channel) {
 
 static int write_input(Channel *channel) {
         int r;
+
+        if (!channel->file)
+                set_wide_input(channel, false);
 
         r = flush_buffer(channel);
         if (r >= 0 && channel->file) {
@@ -187,6 +198,9 @@ static int on_output(sd_event_source *source _unused_, int fd, uint32_t revents 
         if (n == -EAGAIN)
                 return 0;
 
+        /* It writes, so it may have read all that it was sent. */
+        if (!channel->file)
+                set_wide_input(channel, false);
         if (n > 0) {
                 cork_begin();
                 r = line_reader_feed(&channel->lines, read_buffer, n, &channel->handlers->output, channel->userdata);
@@ -318,6 +332,8 @@ int channel_append_file(Channel *channel, MemoryFile *file, const RequestFilePar
                 r = outgoing_file_new(file, parts, n_parts, form, &channel->file);
         if (r < 0)
                 buffer_done(&channel->behind);
+        else
+                set_wide_input(channel, true);
         return r;
 }
 

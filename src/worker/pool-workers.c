@@ -46,17 +46,20 @@ static unsigned retry_budget(const Pool *pool) {
         return budget - MIN(n, budget);
 }
 
+/* Whether the worker can have run it: a command that has got no byte may have done all its work nevertheless. */
+static bool may_have_run(const Worker *worker, const Request *request) {
+        return request->position < channel_written(worker->channel) || worker->wire == &once_protocol;
+}
+
 /* What its calls are told: a request of which no byte was written goes to another worker, and so does, once, one of
  * an idempotent server. */
 static void fail_requests_of(Pool *pool, Worker *worker, const char *how) {
         bool too_large = worker->reason.message && worker->reason.code == FAILURE_TOO_LARGE;
         unsigned retries = pool->config->idempotent && !too_large ? retry_budget(pool) : 0;
-        uint64_t written = channel_written(worker->channel);
         Request *request, *previous;
 
         for (request = TAILQ_LAST(&worker->requests, RequestList); request; request = previous) {
-                /* A command that has got no byte may have done all its work nevertheless. */
-                bool seen = request->position < written || worker->wire == &once_protocol;
+                bool seen = may_have_run(worker, request);
 
                 previous = TAILQ_PREV(request, RequestList, link);
                 if (!pool->closing && !request->pinned && (!seen || (!request->retried && retries > 0))) {
@@ -67,15 +70,14 @@ static void fail_requests_of(Pool *pool, Worker *worker, const char *how) {
         }
 
         while ((request = TAILQ_FIRST(&worker->requests))) {
+                const char *fate = may_have_run(worker, request) ? "the call may have run" : "the call was not sent";
                 Failure failure = {};
 
                 if (worker->reason.message)
-                        failure_set(&failure, worker->reason.code, "%s; the call may have run",
-                                    failure_message(&worker->reason));
+                        failure_set(&failure, worker->reason.code, "%s; %s", failure_message(&worker->reason), fate);
                 else
-                        failure_set(&failure, FAILURE_WORKER_DIED,
-                                    "Server %s: the worker (pid %d) %s; the call may have run", worker->config->name,
-                                    (int)worker->process->pid, how);
+                        failure_set(&failure, FAILURE_WORKER_DIED, "Server %s: the worker (pid %d) %s; %s",
+                                    worker->config->name, (int)worker->process->pid, how, fate);
                 pool_fail_request(request, &failure);
                 failure_done(&failure);
         }
@@ -85,8 +87,8 @@ static void fail_pinned_on(Pool *pool, Worker *worker) {
         Request *request, *next;
         Failure failure = {};
 
-        failure_set(&failure, FAILURE_WORKER_DIED, "Server %s: the worker that this call was for is gone",
-                    pool->config->name);
+        failure_set(&failure, FAILURE_WORKER_DIED,
+                    "Server %s: the worker that this call was for is gone; the call was not sent", pool->config->name);
         do {
                 TAILQ_FOREACH_SAFE(request, &pool->queue, link, next)
                         if (request->pinned == worker)
@@ -177,7 +179,7 @@ static void reap(Pool *pool, Worker *worker) {
 
         fail_requests_of(pool, worker, how ?: "ended");
         pool->prestart = pool->prestart || relaunch;
-        pool_remove_worker(pool, worker, worker->reason.message ?: how ?: "ended", crashed);
+        pool_remove_worker(pool, worker, worker->reason.message ?: (crashed ? NULL : worker->let_go) ?: how ?: "ended", crashed);
 }
 
 /* Recycling: a successor is started before its predecessor drains, so that no call waits for it. */

@@ -199,8 +199,8 @@ int spill_feed(Spill *spill, const char *data, size_t size, size_t *ret_used) {
                 if (event < 0) {
                         /* Of a character that is cut off the beginning was taken with what came before. */
                         used = (size_t)(spill->stream.offset - MIN(before, spill->stream.offset));
-                        (void)keep(spill, data, used);
-                        *ret_used += used;
+                        if (keep(spill, data, used) >= 0)
+                                *ret_used += used;
                         return event;
                 }
 

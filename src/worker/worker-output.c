@@ -70,6 +70,9 @@ static void on_answer(Worker *worker, const McpMessage *message) {
                 worker_answered_ping(worker);
         } else if (message->ours && worker->listen_id && message->number == worker->listen_id)
                 worker->listen_id = 0;
+        else if (message->ours && worker_heard_of(worker, message->number, /* ended= */ true,
+                                                  /* went_on= */ message->kind == MCP_RESULT))
+                worker->late_answers++;
         else if (message->ours && worker->n_told > 0)
                 worker->n_told--;
         else
@@ -98,8 +101,11 @@ static void on_progress(Worker *worker, const McpMessage *message) {
         uint64_t token, now = worker_now(worker);
         Request *request = NULL;
 
-        if (json_unsigned(json_get(message->params, "progressToken"), &token))
+        if (json_unsigned(json_get(message->params, "progressToken"), &token)) {
                 request = find_request(worker, token);
+                if (!request)
+                        (void)worker_heard_of(worker, token, /* ended= */ false, /* went_on= */ true);
+        }
         if (!request) {
                 /* A task's, perhaps: these outlive the call that made them. */
                 worker->pool->handlers->notification(worker->pool->userdata, worker, message->method, message->params,
@@ -316,7 +322,7 @@ void worker_on_line(void *userdata, const char *line, size_t size) {
                 /* A sign of life, as an answer to a ping is */
                 if (worker->suspect)
                         pool_schedule(worker->pool);
-                worker->suspect = false;
+                worker->suspect = worker->owed.id > 0;
         }
 
         r = worker->wire->parse(line, size, worker->config->limits.depth, &message, &error);

@@ -81,9 +81,9 @@ static uint64_t keep_alive_timeout(const ServerConfig *config) {
 
 /* When the timer of a ready worker has to look again. It is not moved at each call: it fires at what was the next
  * time then, looks at what has happened since, and is set anew. */
-static void rearm(Worker *worker) {
+void worker_rearm(Worker *worker) {
         const ServerConfig *config = worker->config;
-        uint64_t next = worker->retire_at, timeout = keep_alive_timeout(config);
+        uint64_t next = MIN(worker->retire_at, worker_owes_until(worker)), timeout = keep_alive_timeout(config);
 
         if (worker->ping_id)
                 next = MIN(next, worker->ping_deadline);
@@ -115,7 +115,7 @@ void worker_became_ready(Worker *worker) {
         worker->retire_at = worker->config->recycle.lifetime > 0
                                     ? usec_add(worker->started, jitter(worker->config->recycle.lifetime))
                                     : USEC_INFINITY;
-        rearm(worker);
+        worker_rearm(worker);
         set_state(worker, WORKER_READY);
         pool_dispatch(worker->pool);
 }
@@ -210,8 +210,7 @@ static void weigh(Worker *worker) {
                 wear_out(worker);
 }
 
-/* After each request that left the worker, by an answer or without one */
-static void request_left(Worker *worker) {
+void worker_request_left(Worker *worker) {
         worker_touch(worker);
 
         if (worker->calls_max > 0 && worker->calls >= worker->calls_max)
@@ -235,7 +234,7 @@ static void request_left(Worker *worker) {
 void worker_finish(Worker *worker, Request *request, const Outcome *outcome) {
         worker->call_time += worker_now(worker) - request->sent;
         pool_request_done(request, outcome);
-        request_left(worker);
+        worker_request_left(worker);
 }
 
 static void on_writable(void *userdata) {
@@ -301,6 +300,12 @@ static void on_ready_timer(Worker *worker) {
         uint64_t now = worker_now(worker), timeout = keep_alive_timeout(config);
         bool idle = worker->n_requests == 0 && worker->n_holds == 0;
 
+        if (now >= worker_owes_until(worker)) {
+                worker->let_go = "didn't end a call that was cancelled";
+                worker_stop(worker, /* impatient= */ true);
+                return;
+        }
+
         if (now >= worker->retire_at) {
                 wear_out(worker);
                 worker->retire_at = USEC_INFINITY;
@@ -336,7 +341,7 @@ static void on_ready_timer(Worker *worker) {
         }
 
         if (worker->state == WORKER_READY)
-                rearm(worker);
+                worker_rearm(worker);
 }
 
 static int on_timer(sd_event_source *source _unused_, uint64_t usec _unused_, void *userdata) {
@@ -379,71 +384,15 @@ void worker_check(Worker *worker) {
                            mcp_append_request(input, worker->ping_id, worker->era,
                                               worker->era == MCP_ERA_MODERN ? "server/discover" : "ping", &no_params));
         if (worker->state == WORKER_READY)
-                rearm(worker);
-}
-
-/* An answer to an earlier question would prove nothing now; but the time for an answer isn't given anew each time. */
-static void check_again(Worker *worker) {
-        uint64_t deadline = worker->ping_id ? worker->ping_deadline : USEC_INFINITY;
-
-        worker->ping_id = 0;
-        worker_check(worker);
-        if (worker->ping_id && deadline < worker->ping_deadline) {
-                worker->ping_deadline = deadline;
-                rearm(worker);
-        }
+                worker_rearm(worker);
 }
 
 void worker_answered_ping(Worker *worker) {
         worker->ping_id = 0;
         worker->suspect = false;
         worker->last_check = worker_now(worker);
-        rearm(worker);
+        worker_rearm(worker);
         pool_dispatch(worker->pool);
-}
-
-void worker_cancel(Worker *worker, Request *request, const char *reason) {
-        Buffer *input = channel_input(worker->channel);
-        bool silent;
-
-        TAILQ_REMOVE(&worker->requests, request, link);
-        worker->n_requests--;
-        request->worker = NULL;
-        if (worker->state >= WORKER_STOPPING)
-                return;
-
-        /* What can't be told to give a call up, or be asked whether it has, is replaced, unless others wait for it too.
-         */
-        if (server_config_per_call(worker->config) || !worker->wire->append_cancelled ||
-            (worker->wire != &mcp_protocol && worker->config->pool.concurrency == 1)) {
-                worker_stop(worker, /* impatient= */ true);
-                return;
-        }
-
-        if (input)
-                (void)worker_write(worker, worker->wire->append_cancelled(input, request->id, reason));
-
-        /* It said nothing for the whole time of a call. */
-        silent = streq(reason, "timeout") &&
-                 usec_add(worker->last_heard, worker->config->timeouts.call) <= worker_now(worker);
-
-        /* One that has no ping gets no more before it says something. */
-        if (worker->wire != &mcp_protocol) {
-                worker->suspect = worker->suspect || silent;
-                if (worker->suspect && worker->n_requests == 0)
-                        worker_stop(worker, /* impatient= */ true);
-                else if (worker->state <= WORKER_DRAINING)
-                        request_left(worker);
-                return;
-        }
-
-        /* It may be busy with what nobody waits for. A sign of life is enough from one that takes calls side by
-         * side, if it hasn't been silent; the next call of one that takes them in turn would wait behind this one, so
-         * it has to prove first that it is free. */
-        worker->suspect = worker->suspect || silent || worker->config->pool.concurrency == 1;
-        check_again(worker);
-        if (worker->state <= WORKER_DRAINING)
-                request_left(worker);
 }
 
 void worker_drain(Worker *worker) {

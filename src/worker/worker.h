@@ -24,12 +24,19 @@ typedef enum HandshakeStep {
 
 #define WORKER_LAST_LINES 5
 #define WORKER_LINE_MAX ((uint64_t)16 << 20) /* bytes of a line that are held, whatever limits.message is */
-#define WORKER_OVERSIZED_FACTOR 16           /* a line over so many times what is allowed has no end */
+#define WORKER_GIVEN_UP 32         /* calls that were given up: of so many the last it is known what comes of them */
+#define WORKER_OVERSIZED_FACTOR 16 /* a line over so many times what is allowed has no end */
 
 typedef struct WorkerBudget {
         uint64_t since; /* usec, CLOCK_MONOTONIC */
         unsigned n_used, n_dropped;
 } WorkerBudget;
+
+/* A call that it was told to give up */
+typedef struct GivenUp {
+        uint64_t id;    /* 0: none */
+        uint64_t until; /* it may go on with it, or answer it; usec, CLOCK_MONOTONIC */
+} GivenUp;
 
 /* One running process of a server. Belongs to its pool, which alone creates and frees it. */
 struct Worker {
@@ -82,6 +89,10 @@ struct Worker {
         bool accounted;                /* its failure has been told to those who waited for it */
         unsigned n_unapproved;         /* it gets no call before its owner has looked at it so often */
         bool suspect;                  /* a call was given up: it has to answer a ping first */
+        GivenUp given_up[WORKER_GIVEN_UP];
+        unsigned n_given_up; /* ever */
+        GivenUp owed;        /* protocol control, one call at a time: the call that it has to answer to stay */
+        const char *let_go;  /* why it is replaced, where it has heeded no cancel */
 
         Spill *spill;          /* the long line that it writes just now, where one can be an answer in a file */
         bool spills;           /* such an answer is waited for, or was a moment ago */
@@ -128,7 +139,8 @@ void worker_notify(Worker *worker, const char *method, const McpParams *params);
  * where the worker reads no more, -ENOMEM: the request is untouched. */
 int worker_send(Worker *worker, Request *request);
 
-/* Takes a request back, and tells the worker where it has it already. */
+/* Takes back a request that it has, and tells it in its protocol. It is replaced where it can't be told, or where it is
+ * seen later that it didn't heed it: once its other calls are done. */
 void worker_cancel(Worker *worker, Request *request, const char *reason);
 
 void worker_drain(Worker *worker);
@@ -161,11 +173,18 @@ void worker_on_oversized(void *userdata, const char *piece, size_t size, bool la
 void worker_on_unfinished(void *userdata, const char *piece, size_t size, bool last); /* protocol lines */
 void worker_on_diagnostic(void *userdata, const char *line, size_t size);
 uint64_t worker_now(const Worker *worker); /* usec, CLOCK_MONOTONIC, of this turn of the loop */
-void worker_touch(Worker *worker);         /* it was active just now */
+void worker_rearm(Worker *worker);
+void worker_request_left(Worker *worker); /* after each request that did, by an answer or without one */
+void worker_touch(Worker *worker);        /* it was active just now */
 int worker_write(Worker *worker, int appended);
 void worker_on_message(Worker *worker, const McpMessage *message, const char *line, size_t size);
 bool worker_fail_asker(Worker *worker, const IdFinder *finder, FailureCode code, const char *why);
 void worker_on_stray(Worker *worker, const char *line, size_t size);
+
+/* worker-cancel.c: something about a call that was given up, or else false. ended: its answer; went_on: what nobody
+ * writes who has given it up. And by when it has to have answered */
+bool worker_heard_of(Worker *worker, uint64_t id, bool ended, bool went_on);
+uint64_t worker_owes_until(const Worker *worker);
 
 /* worker-file.c: params that come from files, and results that go into them */
 int worker_append_file_request(Worker *worker, Request *request); /* as append_request() */

@@ -91,6 +91,21 @@ def block(_, seconds=0.0):
 
 
 @tool
+def until(request, path, progress=False, fails=False):
+    """Wait for a file, whether the call is cancelled or not; then answer, if need be with an error."""
+    step = 0
+    while not os.path.exists(path):
+        step += 1
+        if progress:
+            send({"jsonrpc": "2.0", "method": "notifications/progress",
+                  "params": {"progressToken": tokens[request], "progress": step}})
+        time.sleep(0.02)
+    if fails:
+        raise Refusal({"code": -32800, "message": "cancelled"})
+    return "it is there"
+
+
+@tool
 def surroundings(_):
     """Environment, arguments, working directory, open fds, session and process group."""
     fds = {}
@@ -216,6 +231,14 @@ def say(_, method="notifications/message", params=None):
 
 
 @tool
+def flood(_, count=1000, size=1000):
+    """Say so many notifications of that size."""
+    for _ in range(count):
+        send({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "error", "data": "x" * size}})
+    return str(count)
+
+
+@tool
 def fail(_, message="failed"):
     """A result that says that the tool failed."""
     raise Failed(message)
@@ -234,7 +257,14 @@ def quit_reading(_):
     return "closed"
 
 
+def make_task(request):
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {"taskId": f"task-{request}", "status": "working", "ttl": None, "createdAt": now, "lastUpdatedAt": now}
+
+
 def call_tool(request, params):
+    if "task" in params:
+        return {"task": make_task(request)}
     function = {entry["name"]: globals().get(entry["name"]) for entry in tools}.get(params.get("name"))
     if function is None:
         raise Refusal({"code": -32602, "message": f"Unknown tool: {params.get('name')}"})
@@ -263,6 +293,8 @@ def answer(message):
     try:
         if method == "initialize":
             time.sleep(options.delay)
+            while options.start_gate and not os.path.exists(options.start_gate):
+                time.sleep(0.02)
             hello.update(params)
             result = {"protocolVersion": params.get("protocolVersion"), "capabilities": {"tools": {"listChanged": True}},
                       "serverInfo": {"name": "obedient", "version": "1"}}
@@ -272,6 +304,8 @@ def answer(message):
             result = list_tools(params)
         elif method == "tools/call":
             result = call_tool(request, params)
+        elif method == "tasks/get":
+            result = make_task(params["taskId"].removeprefix("task-"))
         elif method == "test/params":
             result = {"params": message.get("params", "none")}
         else:
@@ -313,6 +347,7 @@ def main():
     parser.add_argument("--tools", type=int, default=0)
     parser.add_argument("--page", type=int, default=0)
     parser.add_argument("--delay", type=float, default=0)
+    parser.add_argument("--start-gate")
     parser.add_argument("--deaf", action="store_true")
     options = parser.parse_args()
     if options.starts:

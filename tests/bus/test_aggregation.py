@@ -161,6 +161,20 @@ def test_many_lists_at_once(service, join):
     assert session.wait(last) == {}
 
 
+def test_resources_are_wanted_while_calls_wait(service, caller, join):
+    """That nobody has any is known at once: such a request isn't tried once more behind those that wait, and so on for ever."""
+    service.obedient("one")
+    session = join()
+    assert session.tool_text("one__echo", message="x") == "x"
+    calls = [session.begin_tool("one__sleep", seconds=0.3, message=str(number)) for number in range(40)]
+    reads = [session.begin(f"resources/{what}", {"uri": "a:b"}) for what in ("read", "subscribe", "read")]
+    assert caller.tool_text("one", "echo", {"message": "x"}) == "x"
+    assert [session.text(id) for id in calls] == [str(number) for number in range(40)]
+    for id in reads:
+        with refused(-32002, "a:b"):
+            session.wait(id)
+
+
 @pytest.mark.parametrize("cursor", ["", "x", "0.0.one", "00000000.1.one", 7, None, {}])
 def test_cursors_that_are_none(service, join, cursor):
     service.echo("one")

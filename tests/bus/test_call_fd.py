@@ -4,13 +4,16 @@ import fcntl
 import json
 import os
 import socket
+import struct
 import tempfile
 
+import dbus
 import pytest
 
 import processes
-from caller import (ALICE, DENIED, F_ADD_SEALS, F_GET_SEALS, F_SEAL_GROW, F_SEAL_SHRINK, F_SEAL_WRITE, fails, read_fd,
-                    sealed, text_of)
+from caller import (ALICE, DENIED, F_ADD_SEALS, F_GET_SEALS, F_SEAL_GROW, F_SEAL_SHRINK, F_SEAL_WRITE, NAME, PATH, ROOT, fails,
+                    read_fd, sealed, text_of)
+from raw_connection import METHOD_RETURN, RawBus
 from waiting import eventually, settle, turn_loop
 
 MIB = 1 << 20
@@ -172,6 +175,41 @@ def pipe():
     return read
 
 
+def fifo():
+    """Nobody writes into it, and reading it would wait for that."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkfifo(f"{folder}/fifo")
+        return os.open(f"{folder}/fifo", os.O_RDWR)
+
+
+def write_only():
+    fd = sealed(b"{}")
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY)
+    finally:
+        os.close(fd)
+
+
+def path_of_a_memfd():
+    fd = sealed(b"{}")
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_PATH)
+    finally:
+        os.close(fd)
+
+
+def sparse():
+    with tempfile.TemporaryFile() as file:
+        file.truncate(100 << 30)
+        return os.dup(file.fileno())
+
+
+def terminal():
+    main, other = os.openpty()
+    os.close(other)
+    return main
+
+
 def tcp():
     return socket.socket().detach()
 
@@ -188,16 +226,85 @@ def tcp():
     (lambda: os.open("/dev/zero", os.O_RDONLY), "no memfd"),
     (lambda: os.open("/dev/null", os.O_RDWR), "no memfd"),
     (lambda: os.open("/proc/self/mem", os.O_RDONLY), "no memfd"),
-], ids=["unsealed", "half", "size", "regular", "pipe", "socket", "folder", "path", "zero", "null", "proc"])
+    (fifo, "no memfd"),
+    (write_only, "can't be read"),
+    (path_of_a_memfd, "no memfd"),
+    (sparse, "no memfd|can still be changed"),
+    (terminal, "no memfd"),
+    (lambda: os.open("/dev/full", os.O_RDWR), "no memfd"),
+    (lambda: os.eventfd(0), "no memfd"),
+    (lambda: os.pidfd_open(os.getpid()), "no memfd"),
+    (lambda: os.open("/etc/shadow", os.O_RDONLY), "no memfd"),
+], ids=["unsealed", "half", "size", "regular", "pipe", "socket", "folder", "path", "zero", "null", "proc", "fifo", "write-only",
+        "path-of-memfd", "sparse", "terminal", "full", "eventfd", "pidfd", "of-another-user"])
 def test_hostile_files_are_refused(service, caller, make, reason):
+    """None is read: another call, of the same connection, has its answer at once."""
     service.echo()
     caller.call("echo", "ping")
     before = service.open_fds()
     fd = make()
     with fails("InvalidArguments", reason):
         caller.call_fd("echo", "ping", fd)
+    assert caller.call("echo", "ping") == "{}"
     os.close(fd)
     eventually(lambda: service.open_fds() == before, "nothing is left open")
+
+
+def arguments(*strings, index):
+    """ssha{sv}, without options"""
+    body = b""
+    for value in strings:
+        body += b"\0" * (-len(body) % 4) + struct.pack("<I", len(value)) + value + b"\0"
+    body += b"\0" * (-len(body) % 4) + struct.pack("<II", index, 0)
+    return body + b"\0" * (-len(body) % 8)
+
+
+@pytest.mark.parametrize("n, index, works", [(1, 0, True), (2, 1, True), (16, 3, True), (0, 0, False), (1, 1, False), (2, 1 << 31, False)])
+def test_more_descriptors_than_one_and_fewer(service, caller, n, index, works):
+    """What comes along is closed, and a descriptor that isn't there is no other one."""
+    service.echo()
+    caller.call("echo", "ping")
+    before = service.open_fds()
+    files = [sealed(b'{"n":%d}' % i) for i in range(n)]
+    raw = RawBus(service.bus.address, fds=True)
+    header = {"signature": "ssha{sv}", "body": arguments(b"echo", b"echo/params", index=index)}
+    call = (NAME, PATH, ROOT, "CallFd")
+    for _ in range(3):
+        serial = raw.begin_with_fds(files, *call, **header) if files else raw.begin(*call, **header)
+        kind, error, _ = raw.answer(serial)
+        assert (kind == METHOD_RETURN) == works, error
+    raw.close()
+    for fd in files:
+        os.close(fd)
+    assert caller.call("echo", "ping") == "{}"
+    eventually(lambda: service.open_fds() == before, "nothing is left open")
+
+
+def test_two_descriptors_where_one_is_wanted(service, caller):
+    service.echo()
+    caller.call("echo", "ping")
+    before = service.open_fds()
+    fds = [sealed(b"{}") for _ in range(2)]
+    with fails("org.freedesktop.DBus.Error.InvalidArgs"):
+        caller.invoke("CallFd", "sshha{sv}", "echo", "ping", *(dbus.types.UnixFd(fd) for fd in fds), {})
+    for fd in fds:
+        os.close(fd)
+    eventually(lambda: service.open_fds() == before, "nothing is left open")
+
+
+def test_a_hundred_gibibytes_of_nothing(service, caller):
+    service.echo("large", limits={"message": 1 << 32})
+    service.settings(limits={"payload_bytes_per_user": 1 << 33, "payload_bytes": 1 << 34})
+    service.echo()
+    for size, error in ((100 << 30, "TooLarge"), (1 << 32, "InvalidJson")):
+        fd = os.memfd_create("holes", os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK)
+        with fails(error, "limits.message" if error == "TooLarge" else "byte 0"):
+            caller.call_fd("large", "ping", fd)
+        with fails("TooLarge", "limits.message"):
+            caller.call_fd("echo", "ping", fd)
+        os.close(fd)
 
 
 def test_a_file_of_holes(service, caller):
@@ -335,6 +442,27 @@ def test_many_at_once_each_with_its_own(service):
                for n in range(16)]
     for n, one in pending:
         assert text_of(read_fd(one.wait())) == f"{n:03}" * (MIB // 3)
+
+
+@pytest.mark.parametrize("method, params", [("count", padded(8 * MIB)), ("tools/call", tool("make", size=8 * MIB))],
+                         ids=["to-the-worker", "from-the-worker"])
+def test_pipes_are_wide_for_a_while_only(service, caller, method, params):
+    """All pipes of a user have 64 MiB, his other programs' as well."""
+    service.bulk()
+    caller.call("bulk", "ping")
+    pid = service.worker_processes()[0].pid
+
+    def sizes():
+        ends = [os.open(f"/proc/{pid}/fd/{number}", flags | os.O_NONBLOCK) for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY))]
+        found = [fcntl.fcntl(end, fcntl.F_GETPIPE_SZ) for end in ends]
+        for end in ends:
+            os.close(end)
+        return found
+
+    before = sizes()
+    for _ in range(3):
+        os.close(caller.call_fd_raw("bulk", method, params))
+        eventually(lambda: sizes() == before, "they are as they were")
 
 
 def test_another_call_does_not_wait_for_a_large_one(service, caller):

@@ -1,4 +1,4 @@
-/* LD_PRELOADed into mcp-execd by the fault suite: makes allocations fail, the clock jump, and memfds run out of space.
+/* LD_PRELOADed into mcp-execd by the fault suite: makes allocations fail, the clock jump, and files run out of space.
  * What it does stands in a file that the test writes while the service runs ($MCP_EXEC_FAULTS, preload.py). Only a
  * process named mcp-execd takes part.
  *
@@ -23,6 +23,8 @@ typedef struct Faults {
         _Atomic uint32_t first, last; /* those that fail, the first one being 1 */
         _Atomic uint32_t failed;      /* how many did */
         _Atomic uint32_t memfd_error; /* of memfd_create(2); 0: none */
+        _Atomic uint32_t write_error; /* of pwrite(2) from write_room on; 0: none */
+        _Atomic uint32_t write_room;  /* bytes that a file takes before */
         _Atomic int64_t wall_seconds; /* what CLOCK_REALTIME is ahead */
 } Faults;
 
@@ -135,4 +137,17 @@ int memfd_create(const char *name, unsigned flags) {
         }
 
         return (int)syscall(SYS_memfd_create, name, flags);
+}
+
+ssize_t pwrite(int fd, const void *data, size_t size, off_t offset) {
+        uint64_t room = faults && faults->write_error ? faults->write_room : UINT64_MAX;
+
+        if ((uint64_t)offset >= room) {
+                errno = (int)faults->write_error;
+                return -1;
+        }
+
+        if (size > room - (uint64_t)offset)
+                size = room - (uint64_t)offset;
+        return syscall(SYS_pwrite64, fd, data, size, offset);
 }

@@ -9,8 +9,8 @@ from service import BUILD
 LIBRARY = os.environ.get("MCP_EXEC_FAULTS_LIBRARY", str(BUILD / "tests/faults/libfaults.so"))
 
 # struct Faults
-LAYOUT = struct.Struct("=IIIIIIq")
-ARMED, COUNT, FIRST, LAST, FAILED, MEMFD_ERROR, WALL_SECONDS = 0, 4, 8, 12, 16, 20, 24
+LAYOUT = struct.Struct("=IIIIIIIIq")
+ARMED, COUNT, FIRST, LAST, FAILED, MEMFD_ERROR, WRITE_ERROR, WRITE_ROOM, WALL_SECONDS = 0, 4, 8, 12, 16, 20, 24, 28, 32
 FOR_EVER = 0xFFFFFFFF
 
 
@@ -51,6 +51,11 @@ class Faults:
     def fail_memfds(self, error):
         """memfd_create(2) fails with this errno; 0: no longer."""
         self._set(MEMFD_ERROR, error)
+
+    def fail_writes(self, error, room=0):
+        """pwrite(2) fails with this errno behind so many bytes of a file; 0: no longer."""
+        self._set(WRITE_ROOM, room)
+        self._set(WRITE_ERROR, error)
 
     def set_wall_clock(self, seconds):
         """CLOCK_REALTIME is so much ahead."""

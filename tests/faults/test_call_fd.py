@@ -5,13 +5,14 @@ import fcntl
 import json
 import mmap
 import os
+import resource
 import signal
 import tempfile
 import threading
 
 import pytest
 
-from caller import F_SEAL_SHRINK, F_SEAL_WRITE, CallFailed, fails, read_fd, sealed, text_of
+from caller import F_SEAL_SHRINK, F_SEAL_WRITE, JOB, CallFailed, fails, read_fd, sealed, text_of
 from service import PYTHON
 from waiting import eventually, settle, turn_loop
 
@@ -213,6 +214,47 @@ def test_no_space_for_the_result(half, faults, onlooker, error):
     finally:
         faults.fail_memfds(0)
     assert pid
+    room_is_back(caller)
+
+@pytest.mark.parametrize("size", [10_000, 3_000_000], ids=["small", "large"])
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.ENOMEM], ids=errno.errorcode.get)
+def test_space_ends_in_the_midst_of_the_result(half, faults, onlooker, error, size):
+    """Neither half of it, nor the end of a worker"""
+    seen = onlooker()
+    caller = half.caller()
+    caller.call("bulk", "ping")
+    workers = [worker["Pid"] for worker in caller.workers()]
+    params = '{"name":"make","arguments":{"size":%d}}' % size
+    faults.fail_writes(error, room=size // 2)
+    try:
+        for _ in range(3):
+            with fails("Unavailable", "can't be held", os.strerror(error)):
+                caller.call_fd("bulk", "tools/call", params.encode())
+        path = caller.start_job("bulk", "tools/call", params)
+        assert caller.job_done(path)["State"] == "failed"
+        with fails("Unavailable", "can't be held", os.strerror(error)):
+            caller.raw("GetResult", "", path=path, interface=JOB)
+        seen.look()
+    finally:
+        faults.fail_writes(0)
+    assert [worker["Pid"] for worker in caller.workers()] == workers
+    eventually(lambda: kept(half) == 0, "no half file is left")
+    room_is_back(caller)
+
+def test_a_limit_on_the_size_of_files(half, onlooker):
+    """SIGXFSZ would end who writes more."""
+    seen = onlooker()
+    caller = half.caller()
+    limits = resource.prlimit(half.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(half.pid, resource.RLIMIT_FSIZE, (2 * MIB, limits[1]))
+    try:
+        for _ in range(3):
+            with fails("Unavailable", "can't be held", os.strerror(errno.EFBIG)):
+                caller.call_fd("bulk", "tools/call", b'{"size":3000000}', tool="make")
+        seen.look()
+        assert len(text_of(caller.call_fd("bulk", "tools/call", b'{"size":1000000}', tool="make"))) == 1000000
+    finally:
+        resource.prlimit(half.pid, resource.RLIMIT_FSIZE, limits)
     room_is_back(caller)
 
 def test_two_large_calls_beside_a_small_one(half, onlooker):

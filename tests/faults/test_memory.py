@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from caller import ERROR, CallFailed, check_failure
+from caller import ERROR, CallFailed, check_failure, text_of
+from session import Closed, Refused, Session
 from waiting import SLOWNESS, eventually
 
 ALL = os.environ.get("MCP_EXEC_TEST_ALLOCATIONS") == "all"
@@ -154,17 +155,55 @@ def test_a_listing(sweep):
 
 
 def test_errors(sweep):
-    """Here an answer may be missing: libsystemd (252) drops the error of a handler where it has no memory to send it."""
+    """Libsystemd (252) drops the error that a handler returns where it has no memory to send it: ours send theirs."""
     def errors(caller):
-        for args in (("nowhere", "echo", ""), ("echo", "echo", "{"), ("echo", "nothing", "{}")):
+        for member, *args in (("CallTool", "sss", "nowhere", "echo", ""), ("CallTool", "sss", "echo", "echo", "{"),
+                              ("CallTool", "sss", "echo", "nothing", "{}"), ("Describe", "s", "nowhere"),
+                              ("StartJob", "sssa{sv}", "echo", "any", "{", {})):
             with pytest.raises(CallFailed) as caught:
-                caller.call_tool(*args)
+                caller.invoke(member, *args)
             check_failure(caught.value, (*MEANWHILE, "InvalidJson", "Remote"))
             if caught.value.name.endswith("NoReply"):
-                return
+                raise caught.value
 
-    sweep.patience = 1  # an answer that comes later is taken for a missing one
     sweep(errors)
+
+
+def test_a_session(sweep):
+    """Opened, asked and closed: what it asks has one answer, or it ends."""
+    def session(caller):
+        session = Session.open(caller, "echo")
+        try:
+            session.initialize()
+            assert session.tool_text("echo", message="hi") == "hi"
+        except Refused as refused:
+            assert refused.data.get("error", "").removeprefix(ERROR) in MEANWHILE or "memory" in refused.message, (refused, refused.data)
+        except Closed:
+            pass
+        finally:
+            session.close()
+
+    sweep(session, lambda caller: caller.property("SessionsOpen") == 0)
+
+
+def test_a_job(sweep):
+    """Started, waited for, read and forgotten; one that is left is found among all."""
+    def job(caller):
+        try:
+            path = caller.start_tool_job("echo", "echo", {"message": "hi"})
+            if caller.job_done(path)["State"] == "succeeded":
+                assert text_of(caller.job_text(path)) == "hi"
+        finally:
+            for path in caller.jobs():
+                caller.cancel_job(path)
+
+    def settled(caller):
+        for path, found in caller.jobs().items():
+            if found["State"] != "running":
+                caller.cancel_job(path)
+        return not caller.jobs()
+
+    sweep(job, settled)
 
 
 def test_a_workers_start_and_end(sweep):

@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from caller import ALICE, BOB, ERROR, JOB, CallFailed, check_failure, fails
+from caller import ALICE, BOB, ERROR, JOB, CallFailed, check_failure, fails, read_fd
 from processes import Process
+from service import SANITIZED
 from session import Closed, Session, refused
-from waiting import SLOWNESS, eventually
+from waiting import SLOWNESS, eventually, settle
 
 UNKNOWN = ("org.freedesktop.DBus.Error.UnknownObject", "org.freedesktop.DBus.Error.UnknownMethod")
 
@@ -55,7 +56,149 @@ def test_a_worker_of_sessions_is_stopped(service, onlooker, open_session):
         session.close()
 
 
+def test_what_was_not_sent_is_not_said_to_have_run(service, onlooker, open_session):
+    """A worker reads no more, and dies: the call of which a part was written may have run. One that waits moves, and one that
+    only this worker could serve, for it is about a task there, was not sent."""
+    service.obedient("faulty", keep_alive={"check_interval": 0}, pool={"max": 1}, restart={"burst": 100, "interval": 1})
+    seen = onlooker()
+    session = open_session("faulty")
+    task = session.request("tools/call", {"name": "pid", "arguments": {}, "task": {}})["task"]["taskId"]
+    assert session.request("tasks/get", {"taskId": task})["taskId"] == task
+    worker = Process.of(int(session.tool_text("pid")))
+    worker.kill(signal.SIGSTOP)
+    written = session.begin_tool("echo", message="x" * 500_000)  # more than a pipe takes
+    pinned, moves = session.begin("tasks/get", {"taskId": task}), session.begin_tool("pid")
+    eventually(lambda: seen.caller.server("faulty")["QueuedCalls"] == 2, "two wait")
+    worker.kill()
+    with refused(-32000, "SIGKILL", "the call may have run"):
+        session.wait(written)
+    with refused(-32000, "the call was not sent") as caught:
+        session.wait(pinned)
+    assert caught.error.data["error"] == ERROR + "WorkerDied" and "may have" not in caught.error.message
+    assert session.text(moves) != str(worker.pid)
+
+
 # Callers
+
+def test_a_client_that_reads_nothing_has_its_time(service, onlooker, open_session):
+    """unread_timeout: the session goes, also where its client has said that it asks no more."""
+    service.settings(unread_timeout=1)
+    service.obedient()
+    seen = onlooker()
+    deaf, half_deaf = open_session(), open_session()
+    for session in (deaf, half_deaf):
+        session.begin_tool("big", size=2 << 20)
+    half_deaf.finish()
+    eventually(lambda: seen.caller.property("SessionsOpen") == 0, "both are closed", 30)
+    assert "its client doesn't read (unread_timeout)" in service.log_text()
+    for session in (deaf, half_deaf):
+        session.until_closed()
+
+
+@pytest.mark.slow
+def test_a_client_that_reads_slowly_gets_all(service, onlooker, open_session):
+    """In pieces, for longer than unread_timeout."""
+    timeout = 6 * SLOWNESS
+    service.settings(unread_timeout=timeout)
+    service.obedient()
+    onlooker()
+    session = open_session()
+    id = session.begin_tool("big", size=6 << 20)
+    begun = time.monotonic()
+    while time.monotonic() - begun < timeout + 3:
+        session.turn(0.05)
+        settle(0.1)
+    assert len(session.text(id)) == 6 << 20
+
+
+def test_a_flood_of_notifications(service, onlooker, open_session):
+    """A session that doesn't read them loses some, and nothing else; others don't mind."""
+    service.obedient(limits={"message": 1 << 20})
+    seen = onlooker()
+    deaf, other = open_session(), open_session()
+    memory = service.private_memory()
+    for _ in range(20):
+        assert other.tool_text("flood", count=1000, size=1000) == "1000"
+        other.notices.clear()
+        seen.look()
+    assert SANITIZED or service.private_memory() - memory < 24 << 20
+    assert "notifications are left out" in service.log_text()
+    assert deaf.tool_text("echo", message="hi") == "hi"
+    assert len(deaf.notices) < 20_000
+    for session in (deaf, other):
+        session.close()
+
+
+def test_a_thousand_sessions(make_service):
+    """At once: each has its own answers; afterwards nothing is left of them."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    count = min(1000, (hard - 200) // 4)
+    service = make_service(fds=4 * count + 200)
+    service.settings(limits={"sessions_per_user": count, "sessions": 2 * count, "calls_per_user": 512, "calls": 1024})
+    service.obedient(pool={"max": 1, "concurrency": 64, "queue": 512})
+    caller = service.caller()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(2 * count + 200, resource.getrlimit(resource.RLIMIT_NOFILE)[0]), hard))
+    caller.tool_text("obedient", "pid")
+    fds = len(service.open_fds())
+    sessions = [Session.open(caller, "obedient") for _ in range(count)]
+    assert caller.property("SessionsOpen") == count
+    for session in sessions:
+        session.begin("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}})
+    for session in sessions:
+        session.wait(1)
+        session.notify("notifications/initialized")
+    asked = [(session, session.begin_tool("echo", message=f"<{n}>")) for n, session in enumerate(sessions)]
+    for n, (session, id) in enumerate(asked):
+        assert session.text(id) == f"<{n}>"
+    assert caller.tool_text("obedient", "echo", {"message": "beside"}) == "beside"
+    for session in sessions:
+        session.close()
+    eventually(lambda: caller.property("SessionsOpen") == 0, "all are gone", 60)
+    eventually(lambda: len(service.open_fds()) <= fds, "and their descriptors", 30)
+    assert caller.property("CallsInFlight") == 0
+
+
+# Jobs
+
+def test_a_job_whose_cancel_is_ignored(service, onlooker):
+    """It is cancelled for its caller at once; the worker that goes on is replaced, and what it says later is nobody's."""
+    gate = service.folder / "gate"
+    service.obedient("faulty", timeouts={"stop": 0.3}, keep_alive={"check_interval": 0}, restart={"burst": 100, "interval": 1})
+    onlooker()
+    caller = service.caller()
+    process = Process.of(int(caller.tool_text("faulty", "pid")))
+    path = caller.start_tool_job("faulty", "until", {"path": str(gate)})
+    eventually(lambda: caller.server("faulty")["CallsInFlight"] == 1, "it is under way")
+    caller.cancel_job(path)
+    assert caller.job_done(path)["State"] == "cancelled"
+    settle(0.8)  # longer than timeouts.stop
+    gate.touch()
+    eventually(lambda: not process.alive(), "the worker is replaced", 20)
+    assert caller.tool_text("faulty", "pid") != str(process.pid)
+    with fails("Cancelled"):
+        caller.job_text(path)
+    caller.cancel_job(path)
+    with fails(UNKNOWN):
+        caller.job_text(path)
+
+
+def test_a_result_is_read_again_and_again(service, onlooker):
+    """By each connection of its user, from the start, until it is forgotten; what was handed out stays."""
+    service.obedient()
+    onlooker()
+    caller, other = service.caller(), service.caller()
+    path = caller.start_tool_job("obedient", "big", {"size": 100_000})
+    caller.job_done(path)
+    results = [one.job_result(path) for one in (caller, other, caller, other)]
+    assert len(set(results)) == 1 and len(results[0]) > 100_000
+    fd = other.raw("GetResult", "", path=path, interface=JOB).take()
+    caller.cancel_job(path)
+    with fails(UNKNOWN):
+        other.job_result(path)
+    assert read_fd(fd) == results[0]
+
+
+# Callers that are many, or never read
 
 @pytest.mark.slow
 def test_ten_thousand_requests_at_once(service, onlooker, open_session):

@@ -51,12 +51,49 @@ static int stream_in_pieces(const char *text, size_t size, size_t piece, JsonStr
         return json_stream_finish(stream);
 }
 
+/* The members of a member: each time that it stands there, and is an object */
+static void check_parent(const char *text, size_t size, size_t piece, JsonSlice outermost) {
+        JsonStream stream = { .depth_max = DEPTH, .names = names, .n_names = ELEMENTSOF(names), .parent = "result" };
+        const char *position = NULL, *inner_position = NULL;
+        JsonSlice key, value, inner_key, inner = {};
+        size_t at = 0, used;
+
+        while (json_next_member(outermost, &position, &key, &value)) {
+                if (!json_equal(key, "result") || !json_is(value, '{') || key.size >= JSON_STREAM_KEY_MAX)
+                        continue;
+
+                inner_position = NULL;
+                while (json_next_member(value, &inner_position, &inner_key, &inner)) {
+                        if ((!json_equal(inner_key, names[0]) && !json_equal(inner_key, names[1])) ||
+                            inner_key.size >= JSON_STREAM_KEY_MAX)
+                                continue;
+
+                        for (JsonStreamEvent event = JSON_STREAM_BEGIN; event <= JSON_STREAM_END; event++) {
+                                int r;
+
+                                do {
+                                        assert_true(at < size);
+                                        r = json_stream_feed(&stream, text + at, MIN(piece, size - at), &used);
+                                        at += used;
+                                } while (r == JSON_STREAM_MORE);
+                                assert_number(r, event);
+                                assert_true(json_equal(inner_key, names[stream.member]));
+                                assert_number(at, inner.data - text + (event == JSON_STREAM_END ? inner.size : 0));
+                        }
+                }
+        }
+        for (; at < size; at += used)
+                assert_number(json_stream_feed(&stream, text + at, MIN(piece, size - at), &used), JSON_STREAM_MORE);
+        assert_number(json_stream_finish(&stream), 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         const char *text = (const char *)data;
         JsonMember members[] = { { .name = names[0] }, { .name = names[1] } };
         size_t pieces[] = { 1, 2, 3, 7, 64, 65, SIZE_MAX };
         JsonTraits traits = {};
         JsonError error = {};
+        bool escapes = false, breaks = false;
         int scanned;
 
         /* Of the first byte the size of the pieces is made as well. */
@@ -78,6 +115,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 
                 assert_number(stream.traits.newlines, traits.newlines);
                 assert_number(stream.traits.noncharacters, traits.noncharacters);
+                assert_true(i == 0 || (stream.escapes == escapes && stream.escaped_breaks == breaks));
+                escapes = stream.escapes;
+                breaks = stream.escaped_breaks;
                 assert_number(stream.is_object, text[stream.open_offset] == '{');
                 assert_true(stream.close_offset > stream.open_offset && stream.close_offset <= size);
                 for (size_t j = 0; j < ELEMENTSOF(members); j++) {
@@ -87,6 +127,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                         assert_number(seen[j].begin, members[j].value.data - text);
                         assert_number(seen[j].end - seen[j].begin, members[j].value.size);
                 }
+                check_parent(text, size, pieces[i],
+                             (JsonSlice){ text + stream.open_offset, stream.close_offset - stream.open_offset });
         }
 
         return 0;

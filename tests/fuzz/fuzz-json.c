@@ -48,6 +48,28 @@ static void check_string(JsonSlice value) {
         buffer_done(&quoted);
 }
 
+/* Any bytes can be quoted, in whatever pieces they come. */
+static void check_quoted(const char *text, size_t size, size_t piece) {
+        Buffer whole = {}, pieces = {};
+        JsonTraits traits;
+
+        assert_number(json_append_quoted(&whole, text, size), 0);
+        assert_number(scan((JsonSlice){ buffer_data(&whole), buffer_size(&whole) }, &traits), 0);
+        assert_false(traits.newlines || traits.noncharacters);
+
+        assert_number(buffer_append(&pieces, "\"", 1), 0);
+        for (size_t at = 0, end = 0, used; at < size; at += used) {
+                end = MIN(size, MAX(end, at) + piece);
+                used = SIZE_MAX;
+                assert_number(json_append_escaped(&pieces, text + at, end - at, /* last= */ end == size, &used), 0);
+                assert_true(used <= end - at && (end == size ? used == end - at : end - at - used < 4));
+        }
+        assert_number(buffer_append(&pieces, "\"", 1), 0);
+        assert_bytes(buffer_data(&pieces), buffer_size(&pieces), buffer_data(&whole), buffer_size(&whole));
+        buffer_done(&whole);
+        buffer_done(&pieces);
+}
+
 static void check_unsigned(JsonSlice value) {
         uint64_t number;
         char text[24];
@@ -180,16 +202,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         JsonMember member = { .name = "a" };
         JsonError error = {}, other = {};
         JsonTraits traits, same;
-        Buffer quoted = {};
         JsonSlice value;
         int r;
 
-        /* Any bytes can be quoted. */
-        assert_number(json_append_quoted(&quoted, text, size), 0);
-        assert_number(scan((JsonSlice){ buffer_data(&quoted), buffer_size(&quoted) }, &traits), 0);
-        assert_false(traits.newlines);
-        buffer_done(&quoted);
-
+        for (size_t piece = 1; piece <= 9; piece += 2)
+                check_quoted(text, size, piece);
         if (size == 0)
                 return 0;
 

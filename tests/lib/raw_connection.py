@@ -67,10 +67,10 @@ class RawConnection:
         self.send(message(METHOD_CALL, self._serial, destination, path, interface, member, *strings, **header))
         return self._serial
 
-    def begin_with_fds(self, fds, *args):
-        """The same, with file descriptors that the arguments don't mention."""
+    def begin_with_fds(self, fds, *args, **header):
+        """The same, with file descriptors, which string arguments don't mention."""
         self._serial += 1
-        socket.send_fds(self.socket, [message(METHOD_CALL, self._serial, *args, unix_fds=len(fds))], fds)
+        socket.send_fds(self.socket, [message(METHOD_CALL, self._serial, *args, unix_fds=len(fds), **header)], fds)
         return self._serial
 
     def send_signal(self, destination, path, interface, member, *strings):

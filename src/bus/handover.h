@@ -1,0 +1,17 @@
+#pragma once
+
+#include "broker/job.h"
+#include "bus/service.h"
+
+/* A job that comes while the service leaves for being idle is the next service's, for there its caller will look for
+ * it: it is left in a file, the next service is started, and takes it before it takes the name. */
+
+/* The path of the job, owned by the caller, or negative with error set: -EOPNOTSUPP where it can't be left behind,
+ * which sets none. */
+int handover_job(Service *service, const JobSpec *spec, char **ret, sd_bus_error *error);
+
+/* Takes what the last service left. Objects are registered by then. */
+void handover_take(Service *service);
+
+/* The name is free: has the bus start the next service, if something was left for it. */
+void handover_start_next(Service *service);

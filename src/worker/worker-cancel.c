@@ -1,0 +1,110 @@
+/* Calls that are given up: how the worker is told, and what shows whether it heeds it. */
+
+#include "worker/pool.h"
+
+/* An answer to an earlier question would prove nothing now; but the time for an answer isn't given anew each time. */
+static void check_again(Worker *worker) {
+        uint64_t deadline = worker->ping_id ? worker->ping_deadline : USEC_INFINITY;
+
+        worker->ping_id = 0;
+        worker_check(worker);
+        if (worker->ping_id && deadline < worker->ping_deadline) {
+                worker->ping_deadline = deadline;
+                worker_rearm(worker);
+        }
+}
+
+/* It may answer before it reads that nobody waits any more. What comes later tells that it minds no cancel. */
+static void remember(Worker *worker, uint64_t id) {
+        worker->given_up[worker->n_given_up++ % WORKER_GIVEN_UP] =
+                (GivenUp){ .id = id, .until = usec_add(worker_now(worker), worker->config->timeouts.stop) };
+}
+
+static GivenUp *find(Worker *worker, uint64_t id) {
+        for (size_t i = 0; i < WORKER_GIVEN_UP; i++)
+                if (worker->given_up[i].id == id && id > 0)
+                        return &worker->given_up[i];
+
+        return NULL;
+}
+
+uint64_t worker_owes_until(const Worker *worker) {
+        return worker->owed.id > 0 ? worker->owed.until : USEC_INFINITY;
+}
+
+bool worker_heard_of(Worker *worker, uint64_t id, bool ended, bool went_on) {
+        GivenUp *given_up = find(worker, id);
+        bool ignored;
+
+        if (!given_up)
+                return false;
+
+        ignored = went_on && worker_now(worker) > given_up->until;
+        if (ended)
+                *given_up = (GivenUp){};
+        if (ended && worker->owed.id == id) {
+                worker->owed = (GivenUp){};
+                worker->suspect = false;
+                pool_schedule(worker->pool);
+        }
+        if (ignored && worker->state == WORKER_READY) {
+                worker->let_go = "went on with a call that was cancelled";
+                worker_drain(worker);
+        }
+
+        return true;
+}
+
+void worker_cancel(Worker *worker, Request *request, const char *reason) {
+        Buffer *input = channel_input(worker->channel);
+        bool mcp = worker->wire == &mcp_protocol, told, silent,
+             one_by_one = server_config_per_call(worker->config) || !worker->wire->append_cancelled ||
+                          (!mcp && worker->config->pool.concurrency == 1);
+
+        TAILQ_REMOVE(&worker->requests, request, link);
+        worker->n_requests--;
+        request->worker = NULL;
+        if (worker->state >= WORKER_STOPPING)
+                return;
+
+        /* One that can't be told, or has to be read first what it doesn't read, goes at once where the next call would
+         * wait behind this one. */
+        told = worker->wire->append_cancelled && input &&
+               worker_write(worker, worker->wire->append_cancelled(input, request->id, reason)) >= 0;
+        if (one_by_one && (!told || channel_blocked(worker->channel))) {
+                worker_stop(worker, /* impatient= */ true);
+                return;
+        }
+
+        remember(worker, request->id);
+        if (server_config_per_call(worker->config)) {
+                worker_request_left(worker); /* which has it stopped: it has as long as any that is */
+                return;
+        }
+
+        /* It said nothing for the whole time of a call. */
+        silent = streq(reason, "timeout") &&
+                 usec_add(worker->last_heard, worker->config->timeouts.call) <= worker_now(worker);
+
+        /* One that has no ping gets no more before it says something: where its calls run one at a time, that this one
+         * has ended. */
+        if (!mcp) {
+                worker->suspect = worker->suspect || silent || one_by_one;
+                if (one_by_one && worker->state == WORKER_READY) {
+                        worker->owed = worker->given_up[(worker->n_given_up - 1) % WORKER_GIVEN_UP];
+                        worker_rearm(worker);
+                } else if (!one_by_one && worker->suspect && worker->n_requests == 0)
+                        worker_stop(worker, /* impatient= */ true);
+                if (worker->state <= WORKER_DRAINING)
+                        worker_request_left(worker);
+                return;
+        }
+
+        /* It may be busy with what nobody waits for. A sign of life is enough from one that takes calls side by
+         * side, if it hasn't been silent; the next call of one that takes them in turn would wait behind this one, so
+         * it has to prove first that it is free. */
+        worker->suspect = worker->suspect || silent || worker->config->pool.concurrency == 1;
+        check_again(worker);
+        if (worker->state <= WORKER_DRAINING)
+                worker_request_left(worker);
+}
