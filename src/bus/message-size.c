@@ -45,7 +45,7 @@ static int add_rest(sd_bus_message *message, size_t *size, unsigned *n_items) {
                         r = add_array(message, contents, size);
                         if (r != 0)
                                 break;
-                        /* fallthrough */
+                        __attribute__((fallthrough));
                 case SD_BUS_TYPE_VARIANT:
                 case SD_BUS_TYPE_STRUCT:
                 case SD_BUS_TYPE_DICT_ENTRY:

@@ -513,7 +513,7 @@ static int take(JsonStream *stream, char c) {
 }
 
 int json_stream_feed(JsonStream *stream, const char *data, size_t size, size_t *ret_used) {
-        const char *p = data, *end = data + size;
+        const char *p = data, *end = size > 0 ? data + size : data; /* NULL, of nothing */
 
         while (p < end) {
                 const char *run = skip_run(stream, p, end);

@@ -9,7 +9,7 @@
 
 #include "base/cork.h"
 
-#define READ_SIZE ((size_t)256 * 1024)
+#define READ_SIZE ((size_t)512 * 1024)
 #define PIPE_SIZE (64 * 1024)
 #define WIDE_PIPE_SIZE (1024 * 1024)
 #define DRAIN_MAX ((size_t)16 << 20) /* a grandchild that holds the pipe could write for ever */
@@ -332,7 +332,7 @@ int channel_append_file(Channel *channel, MemoryFile *file, const RequestFilePar
                 r = outgoing_file_new(file, parts, n_parts, form, &channel->file);
         if (r < 0)
                 buffer_done(&channel->behind);
-        else
+        else if (outgoing_file_left(channel->file) > WIDE_PIPE_SIZE)
                 set_wide_input(channel, true);
         return r;
 }

@@ -67,8 +67,8 @@ void worker_cancel(Worker *worker, Request *request, const char *reason) {
         if (worker->state >= WORKER_STOPPING)
                 return;
 
-        /* One that can't be told, or has to be read first what it doesn't read, goes at once where the next call would
-         * wait behind this one. */
+        /* One that has no words for it, or leaves unread what it was sent before, goes at once where its calls run one
+         * at a time: the next would wait behind this one. */
         told = worker->wire->append_cancelled && input &&
                worker_write(worker, worker->wire->append_cancelled(input, request->id, reason)) >= 0;
         if (one_by_one && (!told || channel_blocked(worker->channel))) {

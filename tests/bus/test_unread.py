@@ -124,7 +124,7 @@ def test_the_keys_of_the_limits_count(service):
     deaf = service.caller()
     pending = [deaf.begin_tool("obedient", "big", {"size": 900 * 1024}) for _ in range(8)]
     other = service.caller()
-    eventually(lambda: sum(worker["Calls"] for worker in other.workers()) == 8 and other.property("CallsInFlight") == 0, "they are answered")
+    answered(other, 8)
     pending.append(deaf.begin_tool("obedient", "pid"))
     # Nobody turns the loop in which its answers are read while another one calls.
     until = time.monotonic() + 6 * SLOWNESS
@@ -263,7 +263,7 @@ def test_who_answers_no_ping_is_refused(untold):
     with RawBus(untold.bus.address) as deaf:
         for _ in range(8):
             serial = deaf.begin(NAME, PATH, ROOT, "CallTool", b"obedient", b"big", b'{"size":900000}')
-        eventually(lambda: other.property("CallsInFlight") == 0 and sum(worker["Calls"] for worker in other.workers()) >= 5, "they are answered")
+        answered(other, 5)
         until = time.monotonic() + 12 * SLOWNESS
         while time.monotonic() < until:
             # It turns its loop meanwhile, in which it answers pings.
@@ -303,6 +303,14 @@ def test_broadcasts_that_nobody_reads(service):
         caller.reload()
         return changes.seen
     eventually(told, "news come again")
+
+
+def answered(caller, number):
+    """Waits until so many calls are, without the loop being turned in which others read."""
+    deadline = time.monotonic() + 30 * SLOWNESS
+    while caller.property("CallsInFlight") > 0 or sum(worker["Calls"] for worker in caller.workers()) < number:
+        assert time.monotonic() < deadline, "they aren't answered"
+        time.sleep(0.02)
 
 
 def statistics(caller, name=None):

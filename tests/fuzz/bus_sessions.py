@@ -49,6 +49,8 @@ class FuzzedSession:
         self.partial = b""
 
     def close(self):
+        if self.over:
+            return
         self.over = True
         os.close(self.read_fd)
         if self.write_fd not in (self.read_fd, None):

@@ -10,13 +10,20 @@
 #include "worker/pool.h"
 
 #define PIECE '\1'
-#define OLDEST_ID '\2' /* in what a worker writes: the id of the request that it has had longest */
+
+/* In what a worker writes */
+#define OLDEST_ID '\2' /* the id of the request that it has had longest */
+#define LONG '\3'      /* so many bytes that the line isn't held where its result may be a file */
+#define LONG_SIZE ((size_t)300 * 1000)
+#define LONGS_MAX 2 /* of one piece */
 
 #define REQUESTS_MAX 64
 #define TURNS_MAX 200
+#define BYTES_MAX ((uint64_t)2 << 20)
 
 typedef struct FakeRequest {
         Request request;
+        RequestFile file;
         unsigned ends;
         bool submitted;
 } FakeRequest;
@@ -28,6 +35,7 @@ typedef struct Fuzz {
         Pool *pool;
         FakeRequest requests[REQUESTS_MAX];
         unsigned n_requests;
+        uint64_t n_bytes; /* charged */
 } Fuzz;
 
 /* What a pool tells is heard by nobody. */
@@ -68,11 +76,20 @@ static void on_line(void *userdata _unused_, Worker *worker, const char *line, s
         assert_true(worker && (line || size == 0));
 }
 
-static int on_bytes_wanted(void *userdata _unused_, uint64_t bytes _unused_, Failure *failure _unused_) {
+static int on_bytes_wanted(void *userdata, uint64_t bytes, Failure *failure) {
+        Fuzz *fuzz = userdata;
+
+        if (fuzz->n_bytes + bytes > BYTES_MAX)
+                return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "No more bytes");
+        fuzz->n_bytes += bytes;
         return 0;
 }
 
-static void on_bytes_gone(void *userdata _unused_, uint64_t bytes _unused_) {
+static void on_bytes_gone(void *userdata, uint64_t bytes) {
+        Fuzz *fuzz = userdata;
+
+        assert_true(bytes <= fuzz->n_bytes);
+        fuzz->n_bytes -= bytes;
 }
 
 static bool on_request(void *userdata _unused_, Worker *worker _unused_, const McpMessage *message _unused_) {
@@ -99,6 +116,16 @@ static const PoolHandlers handlers = {
 
 /* Requests */
 
+static void check_file(const MemoryFile *file) {
+        size_t size = memory_file_size(file);
+        char *text = malloc(size + 1);
+
+        assert_true(text);
+        assert_number(memory_file_read(file, 0, text, size), (long long)size);
+        assert_number(json_scan(text, size, JSON_DEPTH_MAX, NULL, 0, NULL, NULL), 0);
+        free(text);
+}
+
 static void on_done(Request *request, const Outcome *outcome) {
         FakeRequest *fake = (FakeRequest *)((char *)request - offsetof(FakeRequest, request));
 
@@ -106,7 +133,10 @@ static void on_done(Request *request, const Outcome *outcome) {
         assert_number(++fake->ends, 1);
         if (outcome->failure)
                 on_failure(NULL, outcome->failure);
-        else if (request->kind == REQUEST_CALL) {
+        else if (outcome->file) {
+                assert_true(request->large);
+                check_file(*outcome->file);
+        } else if (request->kind == REQUEST_CALL) {
                 Buffer text = {};
 
                 assert_true(outcome->result.size > 0);
@@ -119,7 +149,25 @@ static void on_progress(Request *request, JsonSlice params, const JsonTraits *tr
         assert_true(request->pool && json_is(params, '{') && traits);
 }
 
-static void submit(Fuzz *fuzz, RequestKind kind) {
+/* As the broker does it with params that come in a file */
+static void put_into_file(FakeRequest *fake, const WireProtocol *wire) {
+        McpParams *params = &fake->request.params;
+        RequestFileScan scan = { .depth_max = 64, .form = wire->file_form };
+
+        if (!params->text.data)
+                return;
+        assert_number(memory_file_new(&fake->file.file), 0);
+        assert_number(memory_file_append(fake->file.file, params->text.data, params->text.size), 0);
+        assert_number(memory_file_seal(fake->file.file), 0);
+        assert_number(request_file_scan_feed(&scan, params->text.data, params->text.size), 0);
+        assert_number(request_file_scan_finish(&scan), 0);
+        fake->file.layout = scan.layout;
+        params->text = (JsonSlice){};
+        fake->request.file = &fake->file;
+}
+
+/* large: its result may stand in a file; in_file: its params do */
+static void submit(Fuzz *fuzz, RequestKind kind, bool large, bool in_file) {
         static const char *const texts[] = { "{\"_meta\":{\"progressToken\":\"mine\"}}", "{}", "\"hi\"", "" };
         FakeRequest *fake = &fuzz->requests[fuzz->n_requests];
         Failure failure = {};
@@ -133,12 +181,15 @@ static void submit(Fuzz *fuzz, RequestKind kind) {
         *fake = (FakeRequest){ .request = { .kind = kind,
                                             .caller = fuzz->n_requests % 2 ? fuzz : NULL,
                                             .method = kind == REQUEST_NOTIFICATION ? "notifications/x" : "tools/call",
+                                            .large = large,
                                             .done = on_done,
                                             .progress = on_progress } };
         for (size_t i = 0; i < ELEMENTSOF(texts) && r < 0; i++)
                 r = server_config_wire(fuzz->config)
                             ->read_params(texts[i], strlen(texts[i]), 64, &fake->request.params, &error);
         assert_true(r >= 0);
+        if (in_file)
+                put_into_file(fake, server_config_wire(fuzz->config));
         if (kind == REQUEST_NOTIFICATION && !server_config_wire(fuzz->config)->append_notification)
                 return;
 
@@ -218,21 +269,41 @@ static uint64_t oldest_id(const Fuzz *fuzz) {
         return worker ? worker->last_id : 1;
 }
 
-static void say(Fuzz *fuzz, FakeProcess *process, unsigned f, const char *text, size_t size) {
-        Buffer said = {};
+static void expand(const Fuzz *fuzz, const char *text, size_t size, Buffer *ret) {
+        unsigned n_long = 0;
 
         for (size_t i = 0; i < size; i++) {
                 char id[24];
 
-                if (text[i] != OLDEST_ID)
-                        assert_number(buffer_append(&said, text + i, 1), 0);
-                else {
+                if (text[i] == OLDEST_ID) {
                         (void)snprintf(id, sizeof(id), "%llu", (unsigned long long)oldest_id(fuzz));
-                        assert_number(buffer_append_string(&said, id), 0);
-                }
+                        assert_number(buffer_append_string(ret, id), 0);
+                } else if (text[i] == LONG && n_long++ < LONGS_MAX) {
+                        assert_number(buffer_reserve(ret, LONG_SIZE), 0);
+                        memset(ret->data + ret->end, i % 2 ? 'x' : '7', LONG_SIZE);
+                        ret->end += LONG_SIZE;
+                } else
+                        assert_number(buffer_append(ret, text + i, 1), 0);
         }
-        if (process->fds[f] >= 0 && buffer_size(&said) > 0)
-                (void)!write(process->fds[f], buffer_data(&said), buffer_size(&said));
+}
+
+/* All of it, where it is read; the loop can end the process meanwhile. */
+static void say(Fuzz *fuzz, FakeProcess *process, unsigned f, const char *text, size_t size) {
+        pid_t pid = process->process.pid;
+        Buffer said = {};
+
+        expand(fuzz, text, size, &said);
+        while (buffer_size(&said) > 0) {
+                ssize_t n = process->fds[f] < 0 ? -1 : write(process->fds[f], buffer_data(&said), buffer_size(&said));
+
+                if (n < 0)
+                        break;
+                buffer_consume(&said, (size_t)n);
+                if (buffer_size(&said) > 0)
+                        turn(fuzz);
+                if (fake_process_oldest(&fuzz->fake) != process || process->process.pid != pid)
+                        break;
+        }
         buffer_done(&said);
 }
 
@@ -242,13 +313,19 @@ static void act(Fuzz *fuzz, char action, const char *text, size_t size) {
 
         switch (action) {
         case 'c':
-                submit(fuzz, REQUEST_CALL);
+                submit(fuzz, REQUEST_CALL, /* large= */ false, /* in_file= */ false);
+                break;
+        case 'l':
+                submit(fuzz, REQUEST_CALL, /* large= */ true, /* in_file= */ false);
+                break;
+        case 'f':
+                submit(fuzz, REQUEST_CALL, /* large= */ true, /* in_file= */ true);
                 break;
         case 'n':
-                submit(fuzz, REQUEST_NOTIFICATION);
+                submit(fuzz, REQUEST_NOTIFICATION, false, false);
                 break;
         case 'u':
-                submit(fuzz, REQUEST_WARM_UP);
+                submit(fuzz, REQUEST_WARM_UP, false, false);
                 break;
         case 'x':
                 cancel_oldest(fuzz);
@@ -279,7 +356,8 @@ static void act(Fuzz *fuzz, char action, const char *text, size_t size) {
                         break;
                 case 'q':
                         say(fuzz, process, 1, text, size);
-                        fake_process_exit(process, CLD_EXITED, (int)(size % 3));
+                        if (fake_process_oldest(&fuzz->fake) == process)
+                                fake_process_exit(process, CLD_EXITED, (int)(size % 3));
                         break;
                 case 'd':
                         while (process->fds[0] >= 0 && read(process->fds[0], bytes, sizeof(bytes)) > 0)
@@ -306,7 +384,7 @@ static void configure(Fuzz *fuzz, uint8_t way) {
         fuzz->config->idempotent = way & 16;
         fuzz->config->pool.concurrency = way & 32 || way % 4 == SERVER_PROTOCOL_LINES ? 1 : 4;
         fuzz->config->pool.max = 2;
-        fuzz->config->limits.message = way & 64 ? 256 : 65536;
+        fuzz->config->limits.message = way & 64 ? 256 : 1 << 20;
         fuzz->config->isolation = way & 128 ? SERVER_ISOLATION_FRESH : SERVER_ISOLATION_SHARED;
         fuzz->config->recycle.calls = way & 128 ? 2 : 0;
         assert_true(fuzz->config->command && server_config_make_argv(fuzz->config) >= 0);
@@ -342,6 +420,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         fake_launcher_end(&fuzz.fake);
         turn(&fuzz);
         assert_true(pool_idle(fuzz.pool));
+        for (unsigned i = 0; i < fuzz.n_requests; i++)
+                memory_file_free(fuzz.requests[i].file.file);
         pool_free(fuzz.pool);
         server_config_unref(fuzz.config);
         sd_event_unref(fuzz.event);
