@@ -352,6 +352,7 @@ Service *service_free(Service *service) {
         turns_done(service);
         sd_event_source_disable_unref(service->passed_source);
         sd_event_source_disable_unref(service->queue_source);
+        sd_bus_slot_unref(service->broadcasts.question);
         sd_bus_flush_close_unref(service->bus);
         free(service->jobs_folder);
         sd_event_unref(service->event);
