@@ -31,7 +31,14 @@ typedef struct Settings {
                 uint64_t message; /* one inline request or reply */
                 unsigned jobs_per_user, jobs, finished_jobs_per_user;
                 uint64_t payload_bytes_per_user, payload_bytes;
-                uint64_t unread_bytes_per_connection, unread_bytes_per_user, unread_bytes; /* on the bus */
+                uint64_t unread_bytes_per_connection, unread_bytes_per_user, unread_bytes;
+                unsigned unread_answers_per_connection; /* of the private socket */
+                unsigned waiting_messages_per_user, waiting_messages;
+                unsigned polkit_checks_per_user, polkit_checks;
+                unsigned new_connections, calls_per_new_connection;
+                unsigned private_connections_per_user, private_connections;
+                unsigned batch_items;
+                unsigned servers_per_session, subscriptions_per_session, subscriptions_per_server;
         } limits;
 } Settings;
 

@@ -1,7 +1,5 @@
 #include "broker/interests-private.h"
 
-#define SUBSCRIPTIONS_MAX 256       /* of one subscriber */
-#define POOL_SUBSCRIPTIONS_MAX 4096 /* resources of one pool, by all of its subscribers */
 #define URI_MAX_BYTES 2048
 
 /* One subscriber's part in a subscription */
@@ -302,6 +300,7 @@ static unsigned count_parts(const Interests *interests, const void *subscriber) 
 
 int interests_subscribe(ServerPool *server_pool, const void *subscriber, const char *uri, InterestReply reply,
                         Failure *failure) {
+        const __typeof__((Settings){}.limits) *limits = &server_pool->server->manager->quota.settings.limits;
         Interests *interests = interests_get(server_pool);
         Subscription *subscription;
         Part *part;
@@ -321,13 +320,12 @@ int interests_subscribe(ServerPool *server_pool, const void *subscriber, const c
         if (part)
                 return failure_set(failure, FAILURE_INVALID_ARGUMENTS, "This resource is being subscribed to already");
 
-        if (count_parts(interests, subscriber) >= SUBSCRIPTIONS_MAX)
-                return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "A session may subscribe to %d resources",
-                                   SUBSCRIPTIONS_MAX);
-        if (!subscription && interests->n_subscriptions >= POOL_SUBSCRIPTIONS_MAX)
-                return failure_set(failure, FAILURE_LIMITS_EXCEEDED,
-                                   "Server %s: %d resources are subscribed to, and these are all that may be",
-                                   server_pool->server->config->name, POOL_SUBSCRIPTIONS_MAX);
+        if (count_parts(interests, subscriber) >= limits->subscriptions_per_session)
+                return quota_exceeded(failure, "resources are subscribed to by this session",
+                                      limits->subscriptions_per_session, "subscriptions_per_session");
+        if (!subscription && interests->n_subscriptions >= limits->subscriptions_per_server)
+                return quota_exceeded(failure, "resources of this server are subscribed to",
+                                      limits->subscriptions_per_server, "subscriptions_per_server");
 
         part = new0(Part, 1);
         if (part && !subscription) {

@@ -12,13 +12,17 @@ typedef struct QuotaUser QuotaUser;
 
 typedef struct Quota {
         Settings settings; /* its limits */
-        unsigned calls, workers, sessions, jobs;
-        uint64_t queued_bytes, payload_bytes;
+        unsigned calls, workers, sessions, jobs, waiting, checks;
+        uint64_t queued_bytes, payload_bytes, waiting_bytes, answer_bytes;
         TAILQ_HEAD(, QuotaUser) users;
 } Quota;
 
 void quota_init(Quota *quota);
 void quota_done(Quota *quota);
+
+/* LimitsExceeded for too many of what: the words are the same for all limits. key: in limits of mcp-exec.json. Returns
+ * -EREMOTEIO. */
+int quota_exceeded(Failure *failure, const char *what, unsigned long long limit, const char *key);
 
 /* 0, or -EREMOTEIO with *failure: LimitsExceeded, which names the limit and the key that changes it. What was charged
  * is released with the same arguments. n_connection: the calls that the caller's connection has under way. */
@@ -40,3 +44,20 @@ void quota_release_job(Quota *quota, uid_t uid);
 /* Bytes of results that stand in files, for as long as anybody has them open */
 int quota_charge_payload(Quota *quota, uid_t uid, uint64_t bytes, Failure *failure);
 void quota_release_payload(Quota *quota, uid_t uid, uint64_t bytes);
+
+/* Messages that wait before anything is made of them, for their turn, for polkit, or for their sender to read, with so
+ * many bytes. A user's first one is as large as it is. Their descriptors aren't counted: nothing tells how many there
+ * are, so they are bounded by the number of messages. */
+int quota_charge_waiting(Quota *quota, uid_t uid, size_t bytes, Failure *failure);
+void quota_release_waiting(Quota *quota, uid_t uid, size_t bytes);
+
+/* Those of them that wait for polkit */
+int quota_charge_check(Quota *quota, uid_t uid, Failure *failure);
+void quota_release_check(Quota *quota, uid_t uid);
+
+#define QUOTA_ANSWERS_TIMES 4
+
+/* Answers that wait until their users have read others: they may have so many times limits.unread_bytes, which all
+ * calls under way can come to. */
+int quota_charge_answer(Quota *quota, uid_t uid, uint64_t bytes, Failure *failure);
+void quota_release_answer(Quota *quota, uid_t uid, uint64_t bytes);

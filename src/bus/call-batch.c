@@ -7,8 +7,6 @@
 #include "bus/objects.h"
 #include "bus/peers.h"
 
-#define BATCH_MAX 256
-
 static int reply_batch(const Pending *pending, const BatchItem *items, size_t n_items) {
         sd_bus_message *message = pending->message, *reply = NULL;
         size_t size = 0;
@@ -27,15 +25,15 @@ static int reply_batch(const Pending *pending, const BatchItem *items, size_t n_
                                   failure_message(&items[i].failure)) < 0) {
                         text = NULL;
                         r = -ENOMEM;
-                } else
+                } else {
+                        size += strlen(text);
                         r = sd_bus_message_append(reply, "(bs)", false, text);
+                }
         }
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
         if (r >= 0)
-                r = sd_bus_send(NULL, reply, NULL);
-        if (r >= 0)
-                peers_sent(pending->service, message, size);
+                r = peers_reply(pending->service, message, reply, size, /* n_fds= */ 0);
         sd_bus_message_unref(reply);
         return r;
 }
@@ -52,7 +50,7 @@ static void batch_done(void *userdata, const BatchItem *items, size_t n_items) {
         pending_free(pending);
 }
 
-static int read_batch(sd_bus_message *message, BatchItem **ret, size_t *ret_n, sd_bus_error *error) {
+static int read_batch(sd_bus_message *message, unsigned n_max, BatchItem **ret, size_t *ret_n, sd_bus_error *error) {
         _cleanup_(freep) BatchItem *items = NULL;
         const char *method, *params;
         size_t n = 0;
@@ -62,14 +60,16 @@ static int read_batch(sd_bus_message *message, BatchItem **ret, size_t *ret_n, s
         if (r < 0)
                 return r;
 
-        items = new0(BatchItem, BATCH_MAX);
+        items = new0(BatchItem, n_max);
         if (!items)
                 return -ENOMEM;
 
         while ((r = sd_bus_message_read(message, "(ss)", &method, &params)) > 0) {
-                if (n >= BATCH_MAX)
+                if (n >= n_max)
                         return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
-                                                 "A batch has at most %u items: send several", BATCH_MAX);
+                                                 "A batch has at most %u items (limits.batch_items in mcp-exec.json): "
+                                                 "send several",
+                                                 n_max);
                 items[n++] = (BatchItem){ .method = method, .params = params };
         }
         if (r < 0)
@@ -134,7 +134,7 @@ int method_call_batch(sd_bus_message *message, void *userdata, sd_bus_error *err
         r = sd_bus_message_read(message, "s", &name);
         if (r < 0)
                 return r;
-        r = read_batch(message, &items, &n, error);
+        r = read_batch(message, service->manager->quota.settings.limits.batch_items, &items, &n, error);
         if (r < 0)
                 return r;
         r = root_find_used(service, &(Question){ name, "CallBatch", NULL }, &server, error);

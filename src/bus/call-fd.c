@@ -21,7 +21,7 @@ static int reply_file(Call *call, sd_bus_message *message, const Outcome *outcom
         }
 
         fd = memory_file_share(payload_file(payload));
-        return fd < 0 ? fd : sd_bus_reply_method_return(message, "h", fd);
+        return fd < 0 ? fd : peers_reply_fd(call->manager->userdata, message, fd);
 }
 
 static void answer(Call *call, const Outcome *outcome) {

@@ -129,7 +129,7 @@ static int method_get_result(sd_bus_message *message, void *userdata, sd_bus_err
         fd = memory_file_share(payload_file(job->result));
         if (fd < 0)
                 return fd;
-        return sd_bus_reply_method_return(message, "h", fd);
+        return peers_reply_fd(job->manager->userdata, message, fd);
 }
 
 static int read_text(const Job *job, Buffer *text) {
@@ -172,9 +172,7 @@ static int method_get_result_text(sd_bus_message *message, void *userdata, sd_bu
 
         r = read_text(job, &text);
         if (r >= 0)
-                r = sd_bus_reply_method_return(message, "s", buffer_data(&text));
-        if (r >= 0)
-                peers_sent(job->manager->userdata, message, size);
+                r = peers_reply_text(job->manager->userdata, message, buffer_data(&text));
         buffer_done(&text);
         return r;
 }

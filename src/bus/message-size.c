@@ -1,8 +1,12 @@
 #include "bus/message-size.h"
 
-#include "base/macro.h"
+#include <fcntl.h>
+#include <sys/resource.h>
 
-#define ITEMS_MAX 10000 /* that are looked at: the largest batch has less than 1000 */
+#include "base/macro.h"
+#include "bus/errors.h"
+
+#define ITEMS_MAX 10000 /* that are looked at: the largest batch that limits.batch_items allows has fewer */
 #define ITEM 8          /* what stands for itself, a string's length, an array's; with the space that aligns it */
 
 static int add_array(sd_bus_message *message, const char *contents, size_t *size) {
@@ -61,9 +65,29 @@ static int add_rest(sd_bus_message *message, size_t *size, unsigned *n_items) {
         return r;
 }
 
-int message_size(sd_bus_message *message, size_t *ret) {
+int message_check_descriptors(sd_bus_error *error) {
+        struct rlimit limit = { .rlim_cur = RLIM_INFINITY };
+        int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3), reason = errno;
+
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+        if (fd >= 0)
+                safe_close(fd);
+        if (fd < 0 ? reason != EMFILE : (rlim_t)fd < limit.rlim_cur / 4 * 3)
+                return 0;
+
+        return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
+                                 "Too many file descriptors are open, also those that come along with calls: the limit "
+                                 "is %llu (RLIMIT_NOFILE, LimitNOFILE= of the unit)",
+                                 (unsigned long long)limit.rlim_cur);
+}
+
+int message_size(sd_bus_message *message, size_t *ret, sd_bus_error *error) {
         unsigned n_items = 0;
         int r;
+
+        r = message_check_descriptors(error);
+        if (r < 0)
+                return r;
 
         *ret = MESSAGE_FRAME + strlen(sd_bus_message_get_path(message) ?: "");
         r = sd_bus_message_rewind(message, true);
@@ -71,5 +95,10 @@ int message_size(sd_bus_message *message, size_t *ret) {
                 r = add_rest(message, ret, &n_items);
         if (r >= 0)
                 r = sd_bus_message_rewind(message, true);
+        if (r == -E2BIG)
+                return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
+                                         "The call has too many arguments: the limit is %d, for all that stands in "
+                                         "arrays and structures as well",
+                                         ITEMS_MAX);
         return r;
 }

@@ -8,9 +8,8 @@
 #include "bus/errors.h"
 #include "bus/message-size.h"
 
-#define PENDING_MAX 64     /* messages of one connection that wait to learn whose they are */
+#define CALLS_UNCHECKED 8  /* under way, up to which the descriptors that come along aren't looked at */
 #define OBJECTS_SIZE 16384 /* bytes that an answer about objects is taken for: some have more, most less */
-#define STRANGERS_MAX 256  /* connections of which that isn't known yet */
 
 /* A connection that has called and isn't known yet */
 typedef struct Stranger {
@@ -18,7 +17,7 @@ typedef struct Stranger {
         Service *service;
         char *name;
         sd_bus_slot *slot;
-        sd_bus_message *pending[PENDING_MAX];
+        sd_bus_message **pending; /* that wait to learn whose they are */
         unsigned n_pending;
         size_t bytes; /* of these */
 } Stranger;
@@ -29,6 +28,7 @@ static Stranger *stranger_free(Stranger *stranger) {
         for (unsigned i = 0; i < stranger->n_pending; i++)
                 sd_bus_message_unref(stranger->pending[i]);
         sd_bus_slot_unref(stranger->slot);
+        free(stranger->pending);
         free(stranger->name);
         free(stranger);
         return NULL;
@@ -45,6 +45,8 @@ int peers_add(Service *service, Client *client, Connection *connection) {
         peer->service = service;
         peer->connection = connection;
         TAILQ_INIT(&peer->verdicts);
+        TAILQ_INIT(&peer->answers);
+        TAILQ_INIT(&peer->held);
         client->peer = peer;
         if (turns_add(service, client) < 0) {
                 client->peer = NULL;
@@ -251,17 +253,42 @@ finish:
 }
 
 /* The messages of one may take what one user's calls may, and those of all as much as all calls. The first one is as
- * large as it is. */
-static bool has_room(Service *service, const Stranger *stranger, size_t bytes) {
+ * large as it is. Whose they are isn't known: they are counted beside those that wait of users. */
+static int check_room(const Service *service, const Stranger *stranger, size_t bytes, Failure *failure) {
         const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
         const Stranger *other;
-        uint64_t all = 0;
+        uint64_t n_all = 0, all = 0;
 
-        TAILQ_FOREACH(other, &service->strangers, link)
+        TAILQ_FOREACH(other, &service->strangers, link) {
+                n_all += other->n_pending;
                 all += other->bytes;
+        }
 
-        return (all == 0 || all + bytes <= limits->queued_bytes) &&
-               (stranger->bytes == 0 || stranger->bytes + bytes <= limits->queued_bytes_per_user);
+        if (stranger->n_pending >= limits->calls_per_new_connection)
+                return quota_exceeded(failure, "calls of this connection wait to learn whose it is",
+                                      limits->calls_per_new_connection, "calls_per_new_connection");
+        if (n_all >= limits->waiting_messages)
+                return quota_exceeded(failure, "calls of new connections are waiting", limits->waiting_messages,
+                                      "waiting_messages");
+        if (stranger->bytes > 0 && stranger->bytes + bytes > limits->queued_bytes_per_user)
+                return quota_exceeded(failure, "bytes of calls of this connection wait to learn whose it is",
+                                      limits->queued_bytes_per_user, "queued_bytes_per_user");
+        if (all > 0 && all + bytes > limits->queued_bytes)
+                return quota_exceeded(failure, "bytes of calls of new connections are waiting", limits->queued_bytes,
+                                      "queued_bytes");
+        return 0;
+}
+
+static int stranger_hold(Stranger *stranger, sd_bus_message *message, size_t bytes) {
+        sd_bus_message **pending = reallocarray(stranger->pending, stranger->n_pending + 1, sizeof(*pending));
+
+        if (!pending)
+                return -ENOMEM;
+
+        stranger->pending = pending;
+        stranger->pending[stranger->n_pending++] = sd_bus_message_ref(message);
+        stranger->bytes += bytes;
+        return 1;
 }
 
 static Stranger *find_stranger(Service *service, const char *name) {
@@ -301,42 +328,36 @@ static int stranger_new(Service *service, const char *name, Stranger **ret) {
 void peers_meet(Service *service, const char *name) {
         Stranger *stranger;
 
-        if (service->n_strangers < STRANGERS_MAX && !find_stranger(service, name))
+        if (service->n_strangers < service->manager->quota.settings.limits.new_connections &&
+            !find_stranger(service, name))
                 (void)stranger_new(service, name, &stranger);
 }
 
 static int hold(Service *service, sd_bus_message *message, const char *name, sd_bus_error *error) {
+        const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
+        Failure failure = {};
         Stranger *stranger;
         size_t bytes;
         int r;
 
-        r = message_size(message, &bytes);
-        if (r == -E2BIG)
-                return sd_bus_error_set(error, BUS_ERROR("LimitsExceeded"), "The call has too many arguments");
+        r = message_size(message, &bytes, error);
         if (r < 0)
                 return r;
 
         stranger = find_stranger(service, name);
-        if (!stranger && service->n_strangers >= STRANGERS_MAX)
-                return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
-                                         "Too many new connections call at once: the limit is %u", STRANGERS_MAX);
+        if (!stranger && service->n_strangers >= limits->new_connections) {
+                (void)quota_exceeded(&failure, "new connections call at once", limits->new_connections,
+                                     "new_connections");
+                return bus_error_set_failure(error, &failure);
+        }
         if (!stranger) {
                 r = stranger_new(service, name, &stranger);
                 if (r < 0)
                         return r;
         }
 
-        if (stranger->n_pending >= PENDING_MAX)
-                return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
-                                         "Too many calls of this connection wait for its first: the limit is %u",
-                                         PENDING_MAX);
-        if (!has_room(service, stranger, bytes))
-                return sd_bus_error_set(error, BUS_ERROR("LimitsExceeded"),
-                                        "Too many bytes of calls wait for this connection's first");
-
-        stranger->bytes += bytes;
-        stranger->pending[stranger->n_pending++] = sd_bus_message_ref(message);
-        return 1;
+        r = check_room(service, stranger, bytes, &failure);
+        return r < 0 ? bus_error_set_failure(error, &failure) : stranger_hold(stranger, message, bytes);
 }
 
 /* What shows objects, and with them perhaps those of other users */
@@ -362,6 +383,13 @@ int peers_enter(Service *service, sd_bus_message *message, Client *client, sd_bu
         r = connection ? private_takes_calls(connection, error) : unread_takes_calls(service, message, client, error);
         if (r != 0)
                 return r;
+
+        /* A call keeps its message. */
+        if (service->manager->quota.calls >= CALLS_UNCHECKED) {
+                r = message_check_descriptors(error);
+                if (r < 0)
+                        return r;
+        }
 
         /* Also errors, which nothing else counts */
         unread_add(service, client, looks_at_objects(message) ? OBJECTS_SIZE : UNREAD_MESSAGE);

@@ -12,15 +12,15 @@ typedef struct Peer {
         unsigned n_verdicts;
         Turn turn;
 
-        /* On the bus: bytes that it may not have read, and of these the ones that it was sent since the bus was asked
-         */
+        /* On the bus: bytes that it may not have read, and of these the ones that it was sent since that was asked, and
+         * those of answers that wait for the bus to have room */
         Service *service;
-        uint64_t unread, since_asked;
-        sd_bus_slot *statistics;  /* the question */
-        sd_bus_message *held[64]; /* that wait for it to read */
-        unsigned n_held;
-        size_t held_bytes;
-        uint64_t held_since; /* usec, CLOCK_MONOTONIC */
+        uint64_t unread, since_asked, answer_bytes, on_bus; /* on_bus: as it was told */
+        uint64_t descriptors_before, descriptors_since;     /* of unread: those sent before and since it was asked */
+        sd_bus_slot *question;                              /* how much that is */
+        TAILQ_HEAD(, Answer) answers;
+        TAILQ_HEAD(, Waiting) held;   /* calls that wait for it to read */
+        uint64_t held_since, read_at; /* usec, CLOCK_MONOTONIC; read_at: less was told than before */
         sd_event_source *again;
 } Peer;
 
@@ -131,6 +131,12 @@ void private_pause_reading(Connection *connection, bool pause);
 
 /* unread.c: what the clients on the bus haven't read */
 
+/* Sends the answer to request, which has so much in it, on any connection: at once, or when the bus has room for it;
+ * where that isn't soon, an error in its stead. Returns 1, as a handler does, or negative: then there was no answer. */
+int peers_reply(Service *service, sd_bus_message *request, sd_bus_message *reply, size_t bytes, unsigned n_fds);
+int peers_reply_text(Service *service, sd_bus_message *request, const char *text);
+int peers_reply_fd(Service *service, sd_bus_message *request, int fd); /* doesn't take it */
+
 #define UNREAD_MESSAGE ((size_t)1024) /* bytes that a message without a payload is taken for */
 
 void unread_add(Service *service, const Client *client, size_t bytes);
@@ -138,8 +144,10 @@ bool unread_takes_signals(const Service *service, const Client *client);
 /* 0; 1: the message is held; or negative with error set */
 int unread_takes_calls(Service *service, sd_bus_message *message, const Client *client, sd_bus_error *error);
 void unread_forget(Service *service, const Client *client);
-/* An answer to request with so much in it, on any connection */
-void peers_sent(Service *service, sd_bus_message *request, size_t bytes);
+
+/* Signals to all: whether there is room for one more, and that it was sent */
+bool unread_takes_broadcasts(Service *service);
+void unread_add_broadcast(Service *service, sd_bus_message *signal);
 
 /* private-output.c: what its clients haven't read */
 
@@ -161,8 +169,8 @@ struct Connection {
         bool at_boundary;                 /* have been since the start of a message */
         bool busy;                        /* sd-bus has something in its queues */
         unsigned n_resumed;               /* messages that wait to be dispatched once more */
-        size_t sent[64];                  /* what was last sent while something waited to be read: bytes */
-        unsigned n_sent;
+        size_t *sent;                     /* what waited to be read when it was sent, the last ones: bytes */
+        unsigned n_sent, sent_size;       /* size: of the array */
         bool greeted; /* has sent a message: what comes before the answer to Hello would be taken for that */
         bool heavy;   /* has sent a large message */
         bool closing;

@@ -21,10 +21,6 @@
 #define WAIT_INTERACTIVE (120 * USEC_PER_SEC) /* somebody types a password */
 #define WAIT_ALL_INTERACTIVE (240 * USEC_PER_SEC)
 
-/* Messages of one user, and of all, that wait for polkit. */
-#define WAITING_PER_USER_MAX 64
-#define WAITING_MAX 512
-
 /* Questions of one user that are open. A bus allows few calls of one connection to be open (dbus-daemon: 128), and
  * those of which somebody is asked stay open for long. */
 #define OPEN_PER_USER_MAX 16
@@ -47,6 +43,26 @@ static const char *action_id(Action action) {
         return BUS_NAME ".manage";
 }
 
+/* Takes the message into the user's account. */
+static int charge(Service *service, uid_t uid, size_t bytes, sd_bus_error *error) {
+        Quota *quota = &service->manager->quota;
+        Failure failure = {};
+
+        if (quota_charge_check(quota, uid, &failure) < 0)
+                return bus_error_set_failure(error, &failure);
+        if (quota_charge_waiting(quota, uid, bytes, &failure) < 0) {
+                quota_release_check(quota, uid);
+                return bus_error_set_failure(error, &failure);
+        }
+
+        return 0;
+}
+
+static void release(Service *service, uid_t uid, size_t bytes) {
+        quota_release_waiting(&service->manager->quota, uid, bytes);
+        quota_release_check(&service->manager->quota, uid);
+}
+
 static Check *check_free(Check *check) {
         if (!check)
                 return NULL;
@@ -54,6 +70,7 @@ static Check *check_free(Check *check) {
         if (check->client)
                 TAILQ_REMOVE(&check->service->checks, check, link);
         check->service->n_checks--;
+        release(check->service, check->uid, check->bytes);
         asks_free(check->asks, check->n_asks);
         sd_bus_slot_unref(check->slot);
         sd_bus_message_unref(check->message);
@@ -319,39 +336,6 @@ static int on_verdict(sd_bus_message *reply, void *userdata, sd_bus_error *error
         return 0;
 }
 
-/* What the messages of this user take, and those of all, with one more of so many bytes */
-static int check_room(Service *service, const Client *client, size_t bytes, sd_bus_error *error) {
-        const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
-        unsigned n = 0, n_all = service->n_checks;
-        uint64_t held = bytes, held_all = bytes;
-        const Check *check;
-
-        TAILQ_FOREACH(check, &service->checks, link) {
-                bool same = check->client->uid == client->uid;
-
-                n += same;
-                held += same ? check->bytes : 0;
-                held_all += check->bytes;
-        }
-
-        if (n >= WAITING_PER_USER_MAX || n_all >= WAITING_MAX)
-                return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
-                                         "Too many calls%s wait to be authorised: the limit is %u",
-                                         n >= WAITING_PER_USER_MAX ? " of this user" : "",
-                                         n >= WAITING_PER_USER_MAX ? WAITING_PER_USER_MAX : WAITING_MAX);
-        if (held > limits->queued_bytes_per_user || held_all > limits->queued_bytes)
-                return sd_bus_error_setf(
-                        error, BUS_ERROR("LimitsExceeded"),
-                        "Too many bytes of calls%s wait to be authorised: the limit is %llu (limits.%s in "
-                        "mcp-exec.json)",
-                        held > limits->queued_bytes_per_user ? " of this user" : "",
-                        (unsigned long long)(held > limits->queued_bytes_per_user ? limits->queued_bytes_per_user
-                                                                                  : limits->queued_bytes),
-                        held > limits->queued_bytes_per_user ? "queued_bytes_per_user" : "queued_bytes");
-
-        return 0;
-}
-
 int check_start(Service *service, sd_bus_message *message, bool quiet, Ask *asks, size_t n_asks, size_t n_granted,
                 sd_bus_error *error) {
         bool interactive = !quiet && sd_bus_message_get_allow_interactive_authorization(message) > 0;
@@ -361,13 +345,13 @@ int check_start(Service *service, sd_bus_message *message, bool quiet, Ask *asks
         size_t bytes;
         int r;
 
-        r = message_size(message, &bytes);
-        if (r == -E2BIG)
-                r = sd_bus_error_set(error, BUS_ERROR("LimitsExceeded"), "The call has too many arguments");
+        r = message_size(message, &bytes, error);
         if (r >= 0)
-                r = check_room(service, client, bytes, error);
+                r = charge(service, client->uid, bytes, error);
         check = r < 0 ? NULL : new0(Check, 1);
         if (!check) {
+                if (r >= 0)
+                        release(service, client->uid, bytes);
                 if (!quiet)
                         call_record(service->manager, client, asks[n_granted].server, asks[n_granted].method,
                                     asks[n_granted].tool, /* started= */ 0,
@@ -380,6 +364,7 @@ int check_start(Service *service, sd_bus_message *message, bool quiet, Ask *asks
                 .service = service,
                 .client = client,
                 .message = sd_bus_message_ref(message),
+                .uid = client->uid,
                 .bytes = bytes,
                 .interactive = interactive,
                 .quiet = quiet,

@@ -33,6 +33,7 @@ typedef struct Check {
         Service *service;
         Client *client; /* NULL once the message is being dispatched again */
         sd_bus_message *message;
+        uid_t uid;    /* the client's, to whom it is charged */
         size_t bytes; /* of message */
         bool interactive;
         bool quiet;   /* a denial shows less, and is no error */

@@ -19,17 +19,14 @@
 
 #define SOCKET_NAME "bus" /* FileDescriptorName= of the socket unit */
 
-#define CONNECTIONS_MAX 512
-#define CONNECTIONS_PER_USER_MAX 64
 #define ACCEPT_MAX 16 /* a turn of the loop */
 #define AUTHENTICATE_TIME (10 * USEC_PER_SEC)
+
+#define REFUSED_PAUSE (60 * USEC_PER_SEC) /* between two records of it */
 
 #define FIRST_MESSAGES_MAX 64 /* a turn of the loop */
 #define FDS_PER_CONNECTION 3
 #define FDS_SHARE 2 /* connections have at most one in so many of the file descriptors there are */
-
-#define DBUS_NAME "org.freedesktop.DBus"
-#define OWN_NAME ":0.0" /* the service's own; clients get the numbers behind it */
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77 /* Linux 6.5 */
@@ -62,6 +59,7 @@ static Connection *connection_free(Connection *connection) {
                 service_trim(service);
         safe_close(connection->fd);
         safe_close(connection->pidfd);
+        free(connection->sent);
         free(connection);
         service_maybe_idle(service);
         return NULL;
@@ -136,46 +134,6 @@ static void process_first_messages(Connection *connection) {
                 private_close_soon(connection, "out of memory");
 }
 
-/* Stands in for the bus that clients think they talk to: a name of one's own, and nobody else there */
-static int answer_as_bus(Connection *connection, sd_bus_message *message, sd_bus_error *error) {
-        const char *member = sd_bus_message_get_member(message), *name = NULL;
-
-        if (streq(member, "Hello"))
-                return sd_bus_reply_method_return(message, "s", connection->client->name);
-        if (streq(member, "AddMatch") || streq(member, "RemoveMatch"))
-                return sd_bus_reply_method_return(message, NULL);
-        if (streq(member, "GetId")) {
-                sd_id128_t id;
-
-                if (sd_bus_get_bus_id(connection->bus, &id) < 0)
-                        return -ENODATA;
-                return sd_bus_reply_method_return(message, "s", SD_ID128_TO_STRING(id));
-        }
-        if (streq(member, "ListNames") || streq(member, "ListActivatableNames"))
-                return sd_bus_reply_method_return(message, "as", 4, DBUS_NAME, BUS_NAME, OWN_NAME,
-                                                  connection->client->name);
-
-        if (streq(member, "NameHasOwner") || streq(member, "GetNameOwner") || streq(member, "StartServiceByName")) {
-                int r = sd_bus_message_read(message, streq(member, "StartServiceByName") ? "su" : "s", &name,
-                                            &(uint32_t){ 0 });
-                bool known = r >= 0 && (streq(name, DBUS_NAME) || streq(name, BUS_NAME) || streq(name, OWN_NAME) ||
-                                        streq(name, connection->client->name));
-
-                if (r < 0)
-                        return r;
-                if (streq(member, "NameHasOwner"))
-                        return sd_bus_reply_method_return(message, "b", known);
-                if (!known)
-                        return sd_bus_error_setf(error, SD_BUS_ERROR_NAME_HAS_NO_OWNER,
-                                                 "%s can't be reached by this socket", name);
-                if (streq(member, "GetNameOwner"))
-                        return sd_bus_reply_method_return(message, "s", streq(name, BUS_NAME) ? OWN_NAME : name);
-                return sd_bus_reply_method_return(message, "u", UINT32_C(2)); /* it runs already */
-        }
-
-        return sd_bus_error_setf(error, SD_BUS_ERROR_UNKNOWN_METHOD, "This socket is no bus: there is no %s", member);
-}
-
 static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Connection *connection = userdata;
         const char *destination = sd_bus_message_get_destination(message);
@@ -204,7 +162,7 @@ static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *err
                 return 1;
 
         if (destination && streq(destination, DBUS_NAME)) {
-                r = answer_as_bus(connection, message, error);
+                r = private_answer_as_bus(connection, message, error);
                 return r < 0 ? r : 1;
         }
 
@@ -312,6 +270,28 @@ static int start_bus(Connection *connection, int fd) {
         return r;
 }
 
+/* Who isn't let in can't be told: the administrator is, once in a while. */
+static void note_limit(Service *service, const char *what, unsigned limit, const char *key) {
+        uint64_t now = service_now(service);
+
+        if (service->refused_connection && now < usec_add(service->refused_connection, REFUSED_PAUSE))
+                return;
+
+        service->refused_connection = now;
+        log_notice("a connection to the private socket was refused: too many %s: the limit is %u (limits.%s in "
+                   "mcp-exec.json)",
+                   what, limit, key);
+}
+
+/* n: the user's connections, with the new one */
+static bool has_too_many(Service *service, unsigned n) {
+        unsigned limit = service->manager->quota.settings.limits.private_connections_per_user;
+
+        if (n > limit)
+                note_limit(service, "connections of one user", limit, "private_connections_per_user");
+        return n > limit;
+}
+
 /* Takes fd, also on failure. */
 static int connection_new(Service *service, int fd) {
         Connection *connection = new0(Connection, 1);
@@ -336,7 +316,7 @@ static int connection_new(Service *service, int fd) {
         r = connection->fd < 0 ? -errno : !client ? -ENOMEM : identify(connection, fd);
         if (r >= 0 && service->options.user && client->uid != service->uid)
                 r = -EPERM;
-        if (r >= 0 && connections_of(service, client->uid) > CONNECTIONS_PER_USER_MAX)
+        if (r >= 0 && has_too_many(service, connections_of(service, client->uid)))
                 r = -EUSERS;
         if (r < 0) {
                 connection->client = client_free(client);
@@ -427,7 +407,7 @@ static int wait_for_turn(Service *service, int fd) {
         until = turns_connection_waits(service, credentials.uid);
         if (until <= service_now(service) && arrivals_of(service, credentials.uid) == 0)
                 return -EALREADY;
-        if (connections_of(service, credentials.uid) >= CONNECTIONS_PER_USER_MAX)
+        if (has_too_many(service, connections_of(service, credentials.uid) + 1))
                 return -EUSERS;
 
         r = take_arrivals_at(service, until);
@@ -445,11 +425,12 @@ static int wait_for_turn(Service *service, int fd) {
 }
 
 /* Others need file descriptors as well: workers have three. */
-static unsigned connections_max(void) {
+static unsigned connections_max(const Service *service) {
         struct rlimit limit = { .rlim_cur = RLIM_INFINITY };
 
         (void)getrlimit(RLIMIT_NOFILE, &limit);
-        return MIN(CONNECTIONS_MAX, limit.rlim_cur / FDS_SHARE / FDS_PER_CONNECTION);
+        return MIN(service->manager->quota.settings.limits.private_connections,
+                   limit.rlim_cur / FDS_SHARE / FDS_PER_CONNECTION);
 }
 
 /* Where no file descriptor is left, connections are turned away with the one that is kept for this: they would wake the
@@ -472,7 +453,8 @@ static int on_connection(sd_event_source *source _unused_, int fd, uint32_t even
                         return 0;
                 }
 
-                if (service->n_connections >= connections_max()) {
+                if (service->n_connections >= connections_max(service)) {
+                        note_limit(service, "connections", connections_max(service), "private_connections");
                         safe_close(accepted);
                         continue;
                 }

@@ -4,6 +4,9 @@
 
 /* Between the files of the private socket */
 
+#define DBUS_NAME "org.freedesktop.DBus"
+#define OWN_NAME ":0.0" /* the service's own; clients get the numbers behind it */
+
 #define PRIVATE_PRIORITY (SD_EVENT_PRIORITY_NORMAL - 1) /* ahead of sd-bus */
 
 /* Closes the connection when the loop is back, for it may be in use now. why: for the log */
@@ -27,3 +30,6 @@ void private_input_unseen(Connection *connection);  /* sd-bus may have read by i
 /* private-output.c: answers that aren't read */
 
 bool private_reads(const Connection *connection); /* or else it had its chance */
+
+/* private-bus.c: answers a call of the bus's own methods, as a method handler does */
+int private_answer_as_bus(Connection *connection, sd_bus_message *message, sd_bus_error *error);

@@ -10,6 +10,8 @@
 /* Every handler has one order: read, authorise, act; the caller is known before it runs. While polkit is asked the
  * message is held, and the handler runs again. */
 
+#define SERVER_SIZE 64 /* bytes of one in a list, about, without its description */
+
 static int find_server(Service *service, const char *name, Server **ret, sd_bus_error *error) {
         Failure failure = {};
 
@@ -75,9 +77,7 @@ static int reply_result(Service *service, sd_bus_message *message, const Outcome
         }
 
         if (r >= 0)
-                r = sd_bus_send(NULL, reply, NULL);
-        if (r >= 0)
-                peers_sent(service, message, outcome->result.size);
+                r = peers_reply(service, message, reply, outcome->result.size, /* n_fds= */ 0);
         sd_bus_message_unref(reply);
         return r;
 }
@@ -242,6 +242,7 @@ static int method_list_servers(sd_bus_message *message, void *userdata, sd_bus_e
         Service *service = userdata;
         sd_bus_message *reply = NULL;
         const Server *server;
+        size_t size = 0;
         int r;
 
         if (authorize_view(service, message) == 0)
@@ -251,14 +252,16 @@ static int method_list_servers(sd_bus_message *message, void *userdata, sd_bus_e
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'a', "(sss)");
         TAILQ_FOREACH(server, &service->manager->servers, link)
-                if (r >= 0 && !server->gone)
+                if (r >= 0 && !server->gone) {
+                        size += SERVER_SIZE + strlen(server->config->description ?: "");
                         r = sd_bus_message_append(reply, "(sss)", server->config->name,
                                                   server->config->description ?: "",
                                                   server_state(server, authorize_sees(service, service->caller)));
+                }
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
         if (r >= 0)
-                r = sd_bus_send(NULL, reply, NULL);
+                r = peers_reply(service, message, reply, size, /* n_fds= */ 0);
         sd_bus_message_unref(reply);
         return r;
 }
@@ -288,9 +291,7 @@ static int reply_tools(const Pending *pending, const ListItem *tools, size_t n_t
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
         if (r >= 0)
-                r = sd_bus_send(NULL, reply, NULL);
-        if (r >= 0)
-                peers_sent(pending->service, message, size);
+                r = peers_reply(pending->service, message, reply, size, /* n_fds= */ 0);
         sd_bus_message_unref(reply);
         return r;
 }
@@ -383,9 +384,7 @@ static int method_describe(sd_bus_message *message, void *userdata, sd_bus_error
                 return r;
 
         text = config_describe_worker(server->config, service->launcher);
-        if (!text)
-                return -ENOMEM;
-        return sd_bus_reply_method_return(message, "s", text);
+        return text ? peers_reply_text(service, message, text) : -ENOMEM;
 }
 
 static int property_version(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,

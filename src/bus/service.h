@@ -46,11 +46,15 @@ struct Service {
         unsigned n_strangers;       /* connections that have called, and aren't known yet */
         TAILQ_HEAD(, Check) checks; /* messages that wait for polkit, or to be dispatched again */
         unsigned n_checks;          /* passed included */
-        unsigned n_unproven;        /* messages that wait to know what their senders haven't read */
-        bool no_statistics;         /* the bus doesn't tell */
-        uint64_t unread;            /* bytes that clients on the bus may not have read */
-        uint64_t unread_asked;      /* when it was asked about all; usec, CLOCK_MONOTONIC */
-        struct Check *passed;       /* of the message that is being dispatched, which was held */
+        unsigned n_unproven;        /* calls and answers that wait to know what their clients haven't read */
+        enum { ASKS_BUS, ASKS_CLIENTS, ASKS_NOTHING } asks; /* how much that is */
+        uint64_t unread;                                    /* bytes that clients on the bus may not have read */
+        uint64_t unread_asked;                              /* when it was asked about all; usec, CLOCK_MONOTONIC */
+        struct {
+                uint64_t bytes, since_asked, asked; /* asked: usec, CLOCK_MONOTONIC */
+                sd_bus_slot *question;
+        } broadcasts;         /* that somebody on the bus may not have read */
+        struct Check *passed; /* of the message that is being dispatched, which was held */
         sd_event_source *passed_source, *queue_source;
         uint64_t last_check; /* the number of the last question */
 
@@ -58,10 +62,11 @@ struct Service {
         TAILQ_HEAD(, Connection) connections; /* of the private socket */
         TAILQ_HEAD(, Arrival) arrivals;       /* that wait to become one */
         sd_event_source *arrivals_timer;
-        unsigned n_connections;   /* arrivals included */
-        uint64_t last_connection; /* the number in its name */
-        bool results_wait;        /* in a connection whose client doesn't read just now, perhaps */
-        int reserve_fd;           /* given up for a moment where there are no more, to turn a connection away */
+        unsigned n_connections;      /* arrivals included */
+        uint64_t last_connection;    /* the number in its name */
+        bool results_wait;           /* in a connection whose client doesn't read just now, perhaps */
+        uint64_t refused_connection; /* when that was last said in the log; usec, CLOCK_MONOTONIC */
+        int reserve_fd;              /* given up for a moment where there are no more, to turn a connection away */
 };
 
 /* -ESHUTDOWN: there is no bus or no name to be had, and the log says why. */

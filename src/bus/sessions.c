@@ -11,18 +11,17 @@
 #include "bus/objects.h"
 #include "bus/peers.h"
 
-#define SERVERS_MAX 256 /* of one session */
-
 /* What a caller asks for, and the servers that it gets */
 typedef struct Wanted {
         const char *name; /* "": several */
         char **names;     /* owned, as the strings in it are; NULL: all that it may use */
-        Server *servers[SERVERS_MAX];
+        Server **servers;
         size_t n_servers;
 } Wanted;
 
 static void wanted_done(Wanted *wanted) {
         strings_free(wanted->names);
+        free(wanted->servers);
 }
 
 static int read_option(sd_bus_message *message, const char *key, Wanted *wanted, sd_bus_error *error) {
@@ -88,15 +87,16 @@ static int find(Service *service, const char *name, const char *method, Server *
         return bus_error_set_failure(error, &failure);
 }
 
-static int add(Wanted *wanted, Server *server, sd_bus_error *error) {
+static int add(Wanted *wanted, unsigned n_max, Server *server, sd_bus_error *error) {
         for (size_t i = 0; i < wanted->n_servers; i++)
                 if (wanted->servers[i] == server)
                         return sd_bus_error_setf(error, BUS_ERROR("InvalidArguments"), "Server %s is named twice",
                                                  server->config->name);
-        if (wanted->n_servers >= SERVERS_MAX)
+        if (wanted->n_servers >= n_max)
                 return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
-                                         "A session can be on %d servers: name those that are wanted (option servers)",
-                                         SERVERS_MAX);
+                                         "A session can be on %u servers (limits.servers_per_session in "
+                                         "mcp-exec.json): name those that are wanted (option servers)",
+                                         n_max);
 
         wanted->servers[wanted->n_servers++] = server;
         return 0;
@@ -105,9 +105,14 @@ static int add(Wanted *wanted, Server *server, sd_bus_error *error) {
 /* The servers, once the caller may use them: 1; 0: polkit is asked. Of all servers those count that it may use without
  * a confirmation. */
 static int enter(Service *service, sd_bus_message *message, Wanted *wanted, const char *method, sd_bus_error *error) {
+        unsigned n_max = service->manager->quota.settings.limits.servers_per_session;
         Question question = { .server = wanted->name, .method = method };
         Server *server;
         int r = 0;
+
+        wanted->servers = new0(Server *, n_max);
+        if (!wanted->servers)
+                return -ENOMEM;
 
         if (*wanted->name) {
                 r = find(service, wanted->name, method, &wanted->servers[0], error);
@@ -118,13 +123,13 @@ static int enter(Service *service, sd_bus_message *message, Wanted *wanted, cons
         for (char **name = wanted->names; name && *name && r >= 0; name++) {
                 r = find(service, *name, method, &server, error);
                 if (r >= 0)
-                        r = add(wanted, server, error);
+                        r = add(wanted, n_max, server, error);
         }
         if (!wanted->names)
                 TAILQ_FOREACH(server, &service->manager->servers, link)
                         if (r >= 0 && !server->gone && !server->config->disabled &&
                             server->config->protocol == SERVER_PROTOCOL_MCP)
-                                r = add(wanted, server, error);
+                                r = add(wanted, n_max, server, error);
         if (r < 0)
                 return r;
 
@@ -172,7 +177,7 @@ int method_open_session(sd_bus_message *message, void *userdata, sd_bus_error *e
                 return bus_error_set_failure(error, &failure);
 
         /* Where the descriptor doesn't arrive, the session ends with it. */
-        return sd_bus_reply_method_return(message, "h", theirs);
+        return peers_reply_fd(service, message, theirs);
 }
 
 int method_attach_session(sd_bus_message *message, void *userdata, sd_bus_error *error) {

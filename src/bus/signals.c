@@ -16,7 +16,8 @@ typedef struct News {
         const void *what;
 } News;
 
-static void send_news(sd_bus *bus, const News *news, const char *destination) {
+/* destination: NULL: to all */
+static void send_news(Service *service, sd_bus *bus, const News *news, const char *destination) {
         sd_bus_message *signal = NULL;
         int r;
 
@@ -26,7 +27,9 @@ static void send_news(sd_bus *bus, const News *news, const char *destination) {
         if (r >= 0 && destination)
                 r = sd_bus_message_set_destination(signal, destination); /* sd_bus_emit_signal_to() came with 253 */
         if (r >= 0)
-                (void)sd_bus_send(bus, signal, NULL);
+                r = sd_bus_send(bus, signal, NULL);
+        if (r >= 0 && !destination && bus == service->bus)
+                unread_add_broadcast(service, signal);
         sd_bus_message_unref(signal);
 }
 
@@ -40,7 +43,7 @@ static void tell(Service *service, const Client *client, const News *news) {
                 return;
 
         service->audience = &audience;
-        send_news(bus, news, connection ? NULL : client->name);
+        send_news(service, bus, news, connection ? NULL : client->name);
         service->audience = NULL;
         unread_add(service, client, UNREAD_MESSAGE);
 }
@@ -54,9 +57,9 @@ static void publish(Service *service, uid_t owner, const News *news) {
         if (!service->bus || !service->manager)
                 return;
 
-        if (broadcast) {
+        if (broadcast && unread_takes_broadcasts(service)) {
                 service->audience = &audience;
-                send_news(service->bus, news, NULL);
+                send_news(service, service->bus, news, NULL);
                 service->audience = NULL;
         }
 
@@ -279,7 +282,7 @@ static void tell_owner(Service *service, const Job *job, const char *member, app
         if (client && path)
                 tell(service, client, &news);
         else if (job->inherited && service->bus && path)
-                send_news(service->bus, &news, job->client->name);
+                send_news(service, service->bus, &news, job->client->name);
 }
 
 static void on_job_progress(void *userdata, Job *job) {

@@ -32,7 +32,6 @@ struct Share {
         uid_t uid;
         unsigned n_turns;                    /* connections */
         TAILQ_HEAD(, Turn) waiting;          /* those of which something waits, likewise */
-        uint64_t bytes;                      /* of these messages */
         uint64_t active, rests_until, round; /* usec, CLOCK_MONOTONIC */
         unsigned n_direct;
 };
@@ -109,8 +108,7 @@ static sd_bus_message *take_waiting(Service *service, Turn *turn) {
                 if (peer->connection)
                         private_pause_reading(peer->connection, false);
         }
-        turn->share->bytes -= waiting->bytes;
-        service->turns.bytes -= waiting->bytes;
+        quota_release_waiting(&service->manager->quota, turn->share->uid, waiting->bytes);
         service->turns.n_waiting--;
         if (service->turns.n_waiting == 0 && service->turns.heavy) {
                 service->turns.heavy = false;
@@ -290,52 +288,37 @@ static int on_turn(sd_event_source *source _unused_, void *userdata) {
         return 0;
 }
 
-static int limits_exceeded(sd_bus_error *error, const char *whose, uint64_t limit, const char *key) {
-        return sd_bus_error_setf(error, BUS_ERROR("LimitsExceeded"),
-                                 "Too many bytes of messages%s wait for their turn: the limit is %llu (limits.%s in "
-                                 "mcp-exec.json)",
-                                 whose, (unsigned long long)limit, key);
-}
-
 /* To add up what is in it means to have all its texts checked by sd-bus, which takes longer than to receive it. */
 static int size_of(sd_bus_message *message, size_t known, size_t *ret, sd_bus_error *error) {
-        int r;
+        if (known == 0)
+                return message_size(message, ret, error);
 
-        if (known > 0) {
-                *ret = MESSAGE_FRAME + known;
-                return 0;
-        }
-
-        r = message_size(message, ret);
-        return r == -E2BIG ? sd_bus_error_set(error, BUS_ERROR("LimitsExceeded"), "The call has too many arguments")
-                           : r;
+        *ret = MESSAGE_FRAME + known;
+        return message_check_descriptors(error);
 }
 
 static int wait_for_turn(Service *service, sd_bus_message *message, Peer *peer, size_t bytes, sd_bus_error *error) {
-        const __typeof__(service->manager->quota.settings.limits) *limits = &service->manager->quota.settings.limits;
         Turns *turns = &service->turns;
         Turn *turn = &peer->turn;
         Share *share = turn->share;
+        Failure failure = {};
         Waiting *waiting;
 
-        /* The first one is as large as it is. */
-        if (share->bytes > 0 && share->bytes + bytes > limits->queued_bytes_per_user)
-                return limits_exceeded(error, " of this user", limits->queued_bytes_per_user, "queued_bytes_per_user");
-        if (turns->bytes > 0 && turns->bytes + bytes > limits->queued_bytes)
-                return limits_exceeded(error, "", limits->queued_bytes, "queued_bytes");
+        if (quota_charge_waiting(&service->manager->quota, share->uid, bytes, &failure) < 0)
+                return bus_error_set_failure(error, &failure);
 
         waiting = new0(Waiting, 1);
-        if (!waiting)
+        if (!waiting) {
+                quota_release_waiting(&service->manager->quota, share->uid, bytes);
                 return -ENOMEM;
+        }
 
         waiting->message = sd_bus_message_ref(message);
         waiting->bytes = bytes;
         if (TAILQ_EMPTY(&turn->waiting))
                 TAILQ_INSERT_TAIL(&share->waiting, turn, link);
         TAILQ_INSERT_TAIL(&turn->waiting, waiting, link);
-        share->bytes += bytes;
-        turns->bytes += bytes;
-        turns->heavy = turns->heavy || turns->bytes > HEAVY;
+        turns->heavy = turns->heavy || service->manager->quota.waiting_bytes > HEAVY;
         turns->n_waiting++;
         if (peer->connection)
                 private_pause_reading(peer->connection, true);

@@ -33,9 +33,8 @@ typedef struct Turns {
         Share *last, *other; /* the two users that were served last */
         uint64_t round;      /* from one moment at which the bus had no message to the next */
         unsigned n_waiting;
-        uint64_t bytes; /* of these messages */
-        bool heavy;     /* these were many since none waited */
-        int count;      /* of what was read from the bus until its last message; 0: isn't known */
+        bool heavy; /* these were many since none waited */
+        int count;  /* of what was read from the bus until its last message; 0: isn't known */
         sd_event_source *source, *timer;
 } Turns;
 

@@ -672,6 +672,19 @@ static void test_settings(void) {
         assert_number(defaults.limits.queued_bytes_per_user, 8 << 20);
         assert_number(defaults.limits.queued_bytes, 64 << 20);
         assert_number(defaults.limits.message, 1 << 20);
+        assert_number(defaults.limits.unread_answers_per_connection, 32);
+        assert_number(defaults.limits.waiting_messages_per_user, 2048);
+        assert_number(defaults.limits.waiting_messages, 4096);
+        assert_number(defaults.limits.polkit_checks_per_user, 64);
+        assert_number(defaults.limits.polkit_checks, 512);
+        assert_number(defaults.limits.new_connections, 256);
+        assert_number(defaults.limits.calls_per_new_connection, 64);
+        assert_number(defaults.limits.private_connections_per_user, 64);
+        assert_number(defaults.limits.private_connections, 512);
+        assert_number(defaults.limits.batch_items, 256);
+        assert_number(defaults.limits.servers_per_session, 256);
+        assert_number(defaults.limits.subscriptions_per_session, 256);
+        assert_number(defaults.limits.subscriptions_per_server, 4096);
 
         settings_init(&settings);
         read_settings("{}", &settings, "");
@@ -709,6 +722,10 @@ static void test_settings_problems(void) {
                 { "{\"limits\":{\"message\":1023}}", "1:12: message has to be a whole number from 1024 to 8388608\n" },
                 { "{\"limits\":{\"message\":8388609}}",
                   "1:12: message has to be a whole number from 1024 to 8388608\n" },
+                { "{\"limits\":{\"batch_items\":3001}}",
+                  "1:12: batch_items has to be a whole number from 1 to 3000\n" },
+                { "{\"limits\":{\"polkit_checks\":0}}",
+                  "1:12: polkit_checks has to be a whole number from 1 to 10000\n" },
                 { "{\"limits\":{\"calls\":1,\n  \"calls\":2}}", "2:3: key calls stands twice\n" },
                 { "{\"log_level\":\"info\",\n\"limits\":{\"worker\":1}}",
                   "2:11: unknown key worker (did you mean workers?)\n" },

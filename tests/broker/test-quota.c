@@ -404,6 +404,68 @@ static void test_payloads(void) {
         quota_done(&quota);
 }
 
+static void test_waiting(void) {
+        Quota quota;
+        Failure failure = {};
+
+        quota_init(&quota);
+        quota.settings.limits.waiting_messages_per_user = 3;
+        quota.settings.limits.queued_bytes_per_user = 100;
+        /* The first one is as large as it is. */
+        assert_number(quota_charge_waiting(&quota, 1, 1000, &failure), 0);
+        assert_exceeded(quota_charge_waiting(&quota, 1, 1, &failure), failure, "queued_bytes_per_user");
+        quota_release_waiting(&quota, 1, 1000);
+        assert_unused(&quota);
+
+        for (int i = 0; i < 3; i++)
+                assert_number(quota_charge_waiting(&quota, 1, 10, &failure), 0);
+        assert_exceeded(quota_charge_waiting(&quota, 1, 10, &failure), failure, "waiting_messages_per_user");
+        assert_number(quota_charge_waiting(&quota, 2, 10, &failure), 0);
+
+        /* Of what is for all nobody has more than he leaves. */
+        quota.settings.limits.waiting_messages = 6;
+        assert_number(quota_charge_waiting(&quota, 2, 10, &failure), 0);
+        assert_exceeded(quota_charge_waiting(&quota, 2, 10, &failure), failure, "waiting_messages");
+        assert_number(quota_charge_waiting(&quota, 3, 10, &failure), 0);
+        assert_exceeded(quota_charge_waiting(&quota, 4, 10, &failure), failure, "waiting_messages");
+        for (int i = 0; i < 3; i++)
+                quota_release_waiting(&quota, 1, 10);
+        for (int i = 0; i < 2; i++)
+                quota_release_waiting(&quota, 2, 10);
+        quota_release_waiting(&quota, 3, 10);
+        assert_number(quota.waiting, 0);
+        assert_number(quota.waiting_bytes, 0);
+        assert_unused(&quota);
+        quota_done(&quota);
+}
+
+static void test_checks_and_answers(void) {
+        Quota quota;
+        Failure failure = {};
+
+        quota_init(&quota);
+        quota.settings.limits.polkit_checks_per_user = 2;
+        quota.settings.limits.polkit_checks = 4;
+        assert_number(quota_charge_check(&quota, 1, &failure), 0);
+        assert_number(quota_charge_check(&quota, 1, &failure), 0);
+        assert_exceeded(quota_charge_check(&quota, 1, &failure), failure, "polkit_checks_per_user");
+        assert_number(quota_charge_check(&quota, 2, &failure), 0);
+        assert_exceeded(quota_charge_check(&quota, 2, &failure), failure, "polkit_checks");
+        for (uid_t uid = 1; uid <= 2; uid++)
+                quota_release_check(&quota, uid);
+        quota_release_check(&quota, 1);
+        assert_unused(&quota);
+
+        quota.settings.limits.unread_bytes = 100;
+        assert_number(quota_charge_answer(&quota, 1, 50 * QUOTA_ANSWERS_TIMES, &failure), 0);
+        assert_exceeded(quota_charge_answer(&quota, 1, 1, &failure), failure, "unread_bytes");
+        assert_number(quota_charge_answer(&quota, 2, 10, &failure), 0);
+        quota_release_answer(&quota, 1, 50 * QUOTA_ANSWERS_TIMES);
+        quota_release_answer(&quota, 2, 10);
+        assert_unused(&quota);
+        quota_done(&quota);
+}
+
 int main(void) {
         test_defaults();
         test_symmetry();
@@ -419,5 +481,7 @@ int main(void) {
         test_jobs();
         test_fair_shares();
         test_payloads();
+        test_waiting();
+        test_checks_and_answers();
         return 0;
 }

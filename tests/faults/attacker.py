@@ -193,6 +193,26 @@ def crashes_workers():
     again(flood)
 
 
+@mood
+def descriptors():
+    """Each call brings as many as the bus lets through, by connections that are known and by new ones."""
+    null = os.open("/dev/null", os.O_RDONLY)
+
+    def flood():
+        with RawBus(address, fds=True) as known:
+            while True:
+                with RawBus(address, fds=True) as new:
+                    for raw in (known, new):
+                        for count in (4, 4, 4, 16):
+                            raw.begin_with_fds([null] * count, NAME, PATH, ROOT, "CallTool", b"echo", b"echo", b'{"message":"hi"}')
+                            while raw.waits():
+                                if not raw.socket.recv(1 << 20):
+                                    raise ConnectionError("thrown out")
+                    started()
+
+    again(flood)
+
+
 def started():
     global started
     os.write(1, b"begun\n")

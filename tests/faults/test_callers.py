@@ -21,6 +21,8 @@ RATIO = float(os.environ.get("MCP_EXEC_TEST_RATIO", "0"))
 CALLS = int(os.environ.get("MCP_EXEC_TEST_PROBES", "60"))
 ENDLESS = ["endless"] if os.environ.get("MCP_EXEC_TEST_ENDLESS") else []
 MIB = 1024 * 1024
+# What of the installed policy a caller feels
+POLICY = '<policy context="default"><deny send_destination="org.example.McpExec" min_fds="5"/></policy>'
 ATTACKER = os.path.join(os.path.dirname(__file__), "attacker.py")
 
 
@@ -39,7 +41,7 @@ def service(make_service):
     """On a bus with the limits of the system's."""
     if os.getuid() != 0:
         pytest.skip("only root can be several users")
-    service = make_service(system=True, bus_limits="", private=True)
+    service = make_service(system=True, bus_limits=POLICY, private=True)
     service.log_level = "error"
     service.run_directly()
     service.let_others_in()

@@ -178,7 +178,7 @@ def test_a_session(sweep):
             assert session.tool_text("echo", message="hi") == "hi"
         except Refused as refused:
             assert refused.data.get("error", "").removeprefix(ERROR) in MEANWHILE or "memory" in refused.message, (refused, refused.data)
-        except Closed:
+        except (Closed, BrokenPipeError):
             pass
         finally:
             session.close()

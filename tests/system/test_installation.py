@@ -136,6 +136,8 @@ def test_the_bus_policy_is_by_destination_alone():
                     assert rule.tag == "allow" and policy.attrib == {"user": "mcp-exec"}, path
                     assert rule.attrib["send_member"] == "GetConnectionStats", path
                     continue
+                if rule.tag == "deny" and rule.attrib.pop("min_fds", None):
+                    assert set(rule.attrib) == {"send_destination"}, path
                 assert set(rule.attrib) in ({"own"}, {"send_destination"}), path
                 assert all(value.startswith(NAME) for value in rule.attrib.values()), path
                 if rule.tag == "allow" and "own" in rule.attrib:
