@@ -85,7 +85,7 @@ static void on_task(SessionServer *server, const News *news) {
         if (!task || task->worker != news->worker)
                 return;
 
-        session_task_watch(server->session, news->params.text);
+        session_task_watch(server->session, news->params.text, /* asked= */ false);
         send_plain(server->session, news);
 }
 

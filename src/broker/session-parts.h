@@ -81,6 +81,7 @@ struct SessionTask {
         Worker *worker;
         bool clients;      /* it runs at the client */
         bool ended;        /* its worker isn't held for it */
+        bool over;         /* it runs no more; its result may still be asked for */
         uint64_t progress; /* the worker's token, or 0 */
         JsonSlice token;   /* the client's */
         JsonSlice id;
@@ -223,7 +224,8 @@ int session_method(Session *session, const RpcInput *input, const McpClient *cli
 SessionTask *session_find_task(const Session *session, JsonSlice id, const Worker *worker); /* worker NULL: any */
 void session_note_task(Session *session, JsonSlice id, Worker *worker, bool clients, const SessionCall *call);
 void session_task_created(SessionCall *call, JsonSlice id);
-void session_task_watch(Session *session, JsonSlice task); /* what a worker says of one */
+/* What a worker says of one; asked: the client has, and is told it */
+void session_task_watch(Session *session, JsonSlice task, bool asked);
 void session_task_ended(SessionTask *task);
 void session_task_free(Session *session, SessionTask *task);
 void session_leave_tasks(Session *session);

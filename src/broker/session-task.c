@@ -68,7 +68,7 @@ void session_leave_tasks(Session *session) {
         SessionTask *task;
 
         while ((task = TAILQ_FIRST(&session->tasks))) {
-                if (!task->ended && !task->clients)
+                if (!task->over && !task->ended && !task->clients)
                         cancel_at_worker(task);
                 session_task_free(session, task);
         }
@@ -79,10 +79,17 @@ static bool is_over(JsonSlice status) {
 }
 
 /* What a worker says of one of its tasks: a task itself, or what has one */
-void session_task_watch(Session *session, JsonSlice task_object) {
+void session_task_watch(Session *session, JsonSlice task_object, bool asked) {
         SessionTask *task = session_find_task(session, json_get(task_object, "taskId"), NULL);
+        JsonSlice status = json_get(task_object, "status");
 
-        if (task && is_over(json_get(task_object, "status")))
+        if (!task || !is_over(status))
+                return;
+
+        /* Its worker may be about to leave, and the result is still to be asked for: by tasks/result, or, of a modern
+         * one, by tasks/get. */
+        task->over = true;
+        if (json_equal(status, "cancelled") || (asked && task->worker->era == MCP_ERA_MODERN))
                 session_task_ended(task);
 }
 
@@ -91,7 +98,7 @@ static void make_room(Session *session) {
         SessionTask *task, *next;
 
         TAILQ_FOREACH_SAFE(task, &session->tasks, link, next)
-                if (session->n_tasks >= SESSION_TASKS_MAX && (task->ended || task->clients))
+                if (session->n_tasks >= SESSION_TASKS_MAX && (task->over || task->ended || task->clients))
                         session_task_free(session, task);
 }
 
@@ -117,11 +124,13 @@ static void told(SessionCall *call, const Outcome *outcome) {
         SessionTask *task = session_find_task(call->session, mcp_task_of_params(call->request.params.text), NULL);
 
         if (!outcome->failure) {
-                session_task_watch(call->session, outcome->result);
+                session_task_watch(call->session, outcome->result, /* asked= */ true);
                 if (task && streq(call->method, "tasks/result"))
                         session_task_ended(task);
         } else if (task && rpc_error_is(outcome->error, RPC_INVALID_PARAMS))
                 session_task_free(call->session, task); /* the worker has forgotten it */
+        else if (task && task->over && streq(call->method, "tasks/result"))
+                session_task_ended(task);
         session_call_pass_on(call, outcome);
 }
 

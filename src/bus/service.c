@@ -161,8 +161,9 @@ void service_maybe_idle(Service *service) {
         case SERVICE_RELEASING:
                 break;
         case SERVICE_RELEASED:
-                if (service->manager->quota.calls == 0 && service->n_strangers == 0 && service->n_checks == 0 &&
-                    service->n_unproven == 0 && service->turns.n_waiting == 0)
+                if (service->manager->quota.calls == 0 && service->manager->quota.sessions == 0 &&
+                    service->n_strangers == 0 && service->n_checks == 0 && service->n_unproven == 0 &&
+                    service->turns.n_waiting == 0)
                         manager_leave(service->manager);
                 /* From the loop, for this can be called from within what would be freed. */
                 if (idle(service))

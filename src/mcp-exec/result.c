@@ -108,7 +108,7 @@ static int status_blob(Cli *cli, const char *kind, JsonSlice data, JsonSlice mim
 }
 
 static int status_item(Cli *cli, FILE *file, JsonSlice item, unsigned *n_files) {
-        _cleanup_(freep) char *type = json_decode(json_get(item, "type")), *text = NULL, *uri = NULL;
+        _cleanup_(freep) char *type = json_decode(json_get(item, "type")), *text = NULL;
         JsonSlice resource = json_get(item, "resource");
 
         if (!type)

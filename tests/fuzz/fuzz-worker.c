@@ -15,7 +15,7 @@
 #define OLDEST_ID '\2' /* the id of the request that it has had longest */
 #define LONG '\3'      /* so many bytes that the line isn't held where its result may be a file */
 #define LONG_SIZE ((size_t)300 * 1000)
-#define LONGS_MAX 2 /* of one piece */
+#define LONGS_MAX 4 /* of one input: they cost the most */
 
 #define REQUESTS_MAX 64
 #define TURNS_MAX 200
@@ -35,6 +35,7 @@ typedef struct Fuzz {
         Pool *pool;
         FakeRequest requests[REQUESTS_MAX];
         unsigned n_requests;
+        unsigned n_long;
         uint64_t n_bytes; /* charged */
 } Fuzz;
 
@@ -269,16 +270,14 @@ static uint64_t oldest_id(const Fuzz *fuzz) {
         return worker ? worker->last_id : 1;
 }
 
-static void expand(const Fuzz *fuzz, const char *text, size_t size, Buffer *ret) {
-        unsigned n_long = 0;
-
+static void expand(Fuzz *fuzz, const char *text, size_t size, Buffer *ret) {
         for (size_t i = 0; i < size; i++) {
                 char id[24];
 
                 if (text[i] == OLDEST_ID) {
                         (void)snprintf(id, sizeof(id), "%llu", (unsigned long long)oldest_id(fuzz));
                         assert_number(buffer_append_string(ret, id), 0);
-                } else if (text[i] == LONG && n_long++ < LONGS_MAX) {
+                } else if (text[i] == LONG && fuzz->n_long++ < LONGS_MAX) {
                         assert_number(buffer_reserve(ret, LONG_SIZE), 0);
                         memset(ret->data + ret->end, i % 2 ? 'x' : '7', LONG_SIZE);
                         ret->end += LONG_SIZE;

@@ -23,7 +23,7 @@ class Refused(Exception):
 
 
 class Closed(Exception):
-    """The other side wrote no more."""
+    """The other side writes no more, or reads no more."""
 
 
 class refused:
@@ -77,7 +77,10 @@ class Session:
 
     def write(self, text):
         self.end.settimeout(PATIENCE * SLOWNESS)
-        self.end.sendall(text if isinstance(text, bytes) else text.encode())
+        try:
+            self.end.sendall(text if isinstance(text, bytes) else text.encode())
+        except BrokenPipeError as error:
+            raise Closed from error
 
     def send(self, message):
         self.write(json.dumps({"jsonrpc": "2.0", **message}, ensure_ascii=False) + "\n")

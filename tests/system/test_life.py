@@ -1,9 +1,13 @@
 """When the broker runs, and what becomes of its workers when it doesn't."""
 
 import json
+import pwd
+import shutil
 import signal
+import socket
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +51,40 @@ def test_no_call_is_lost_to_a_broker_that_leaves(machine, alice):
         # More starts a minute than a service may have that isn't told to leave at once.
         systemctl("reset-failed", BROKER)
     assert len(brokers) > 2, "it never left"
+
+
+def test_no_job_is_lost_to_a_broker_that_leaves(machine, alice):
+    """Likewise; and one that the last broker left, as it does in the moment of its exit, is the next one's."""
+    machine.echo(keep_alive={"timeout": 0.05}, access={"users": ["alice"]})
+    machine.write("mcp-exec.json", json.dumps({"idle_timeout": 0.05}))
+    brokers = set()
+    for turn in range(10):
+        path = alice.start_tool_job("echo", "echo", {"message": f"<{turn}>"})
+        assert alice.job_done(path)["State"] == "succeeded"
+        brokers.add(machine.broker())
+        assert f"<{turn}>" in alice.job_text(path)
+        alice.cancel_job(path)
+        time.sleep(0.02 * turn)
+        systemctl("reset-failed", BROKER)
+    assert len(brokers) > 2, "it never left"
+
+    eventually(inactive, "the last one has left")
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect("/run/dbus/system_bus_socket")
+        connection.sendall(b"\0AUTH EXTERNAL 30\r\n")
+        bus = connection.recv(100).decode().split()[1]
+    uid, name = pwd.getpwnam("alice").pw_uid, "0123456789abcdef" * 2
+    texts = [bus, uid, alice.unique_name, "echo", "tools/call", "echo", 0, "", '{"message":"left"}']
+    folder = Path("/run/mcp-exec/broker/jobs")
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"".join(str(text).encode() + b"\0" for text in texts))
+    for file in (folder, folder / name):
+        shutil.chown(file, "mcp-exec", "mcp-exec")
+    path = "/org/example/McpExec/job/_30" + name[1:]
+    assert alice.job_done(path)["State"] == "succeeded"
+    assert "left" in alice.job_text(path)
+    assert list(folder.iterdir()) == []
+    alice.cancel_job(path)
 
 
 def test_no_worker_outlives_a_killed_broker(machine, alice, bob):
