@@ -19,7 +19,8 @@ void text_replace_noncharacters(char *text);
 char *text_escape(const char *data, size_t size, size_t max);
 
 /* For "did you mean": takes candidate for *nearest where it is fewer than *best single-character changes from word, and
- * says so in *best; capitals count for nothing. Start with TEXT_NEAR and NULL. Candidates of 64 bytes and more are never near. */
+ * says so in *best; capitals count for nothing. Start with TEXT_NEAR and NULL. Candidates of 64 bytes and more are
+ * never near. */
 #define TEXT_NEAR 3
 void text_nearer(const char *word, const char *candidate, unsigned *best, const char **nearest);
 

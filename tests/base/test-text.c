@@ -204,10 +204,15 @@ static void test_is_name(void) {
 }
 
 static void test_replace_noncharacters(void) {
-        char text[] = "a\xef\xbf\xbe" "b\xf0\x9f\xbf\xbf" "c\xef\xb7\x90\xc3\xa9", plain[] = "plain";
+        char text[] = "a\xef\xbf\xbe"
+                      "b\xf0\x9f\xbf\xbf"
+                      "c\xef\xb7\x90\xc3\xa9",
+             plain[] = "plain";
 
         text_replace_noncharacters(text);
-        assert_string(text, "a\xef\xbf\xbd" "b\xef\xbf\xbd" "c\xef\xbf\xbd\xc3\xa9");
+        assert_string(text, "a\xef\xbf\xbd"
+                            "b\xef\xbf\xbd"
+                            "c\xef\xbf\xbd\xc3\xa9");
         text_replace_noncharacters(plain);
         assert_string(plain, "plain");
         text_replace_noncharacters(NULL);

@@ -63,7 +63,7 @@ static uint64_t now_usec(void) {
         struct timespec t;
 
         clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
+        return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
 static uint64_t random_between(Caller *caller, uint64_t low, uint64_t high) {
@@ -72,7 +72,7 @@ static uint64_t random_between(Caller *caller, uint64_t low, uint64_t high) {
 }
 
 static unsigned bucket_of(uint64_t usec) {
-        unsigned bucket = (unsigned) (log2((double) (usec + 1)) * 16);
+        unsigned bucket = (unsigned)(log2((double)(usec + 1)) * 16);
 
         return bucket < BUCKETS ? bucket : BUCKETS - 1;
 }
@@ -115,7 +115,8 @@ static int append_tool_call(sd_bus_message *m, const CallSlot *call) {
         const Options *o = call->caller->options;
         char arguments[256];
 
-        snprintf(arguments, sizeof(arguments), "{\"message\":\"%s\"%s%s}", call->message, *o->extra ? "," : "", o->extra);
+        snprintf(arguments, sizeof(arguments), "{\"message\":\"%s\"%s%s}", call->message, *o->extra ? "," : "",
+                 o->extra);
         return sd_bus_message_append(m, "sss", o->server, o->tool, arguments);
 }
 
@@ -143,13 +144,13 @@ static int append_server(sd_bus_message *m, const CallSlot *call) {
 }
 
 static int append_nothing(sd_bus_message *m, const CallSlot *call) {
-        (void) m;
-        (void) call;
+        (void)m;
+        (void)call;
         return 0;
 }
 
 static int append_property(sd_bus_message *m, const CallSlot *call) {
-        (void) call;
+        (void)call;
         return sd_bus_message_append(m, "ss", "org.example.McpExec", "Version");
 }
 
@@ -180,13 +181,13 @@ static bool is_batch(sd_bus_message *m, const CallSlot *call, const char **ret_s
 }
 
 static bool is_empty(sd_bus_message *m, const CallSlot *call, const char **ret_shown) {
-        (void) call;
-        (void) ret_shown;
+        (void)call;
+        (void)ret_shown;
         return sd_bus_message_is_empty(m) > 0;
 }
 
 static bool is_list(sd_bus_message *m, const CallSlot *call, const char **ret_shown) {
-        (void) call;
+        (void)call;
         *ret_shown = sd_bus_message_get_signature(m, true);
         return sd_bus_message_has_signature(m, "a(sss)") > 0;
 }
@@ -196,13 +197,13 @@ static bool is_description(sd_bus_message *m, const CallSlot *call, const char *
 }
 
 static bool is_property(sd_bus_message *m, const CallSlot *call, const char **ret_shown) {
-        (void) call;
+        (void)call;
         return sd_bus_message_read(m, "v", "s", ret_shown) >= 0;
 }
 
 static bool is_never_right(sd_bus_message *m, const CallSlot *call, const char **ret_shown) {
-        (void) m;
-        (void) call;
+        (void)m;
+        (void)call;
         *ret_shown = "a result";
         return false;
 }
@@ -245,7 +246,7 @@ static int on_answer(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
         uint64_t took = now_usec() - call->started_usec;
         const char *result = "";
 
-        (void) ret_error;
+        (void)ret_error;
 
         if (call->answered) {
                 report->stray++;
@@ -264,7 +265,8 @@ static int on_answer(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
                 report->ok++;
         else {
                 report->wrong++;
-                snprintf(report->wrong_sample, sizeof(report->wrong_sample), "%s answered by %s", call->message, result);
+                snprintf(report->wrong_sample, sizeof(report->wrong_sample), "%s answered by %s", call->message,
+                         result);
         }
         return 1;
 }
@@ -274,8 +276,8 @@ static int on_message(sd_bus_message *m, void *userdata, sd_bus_error *ret_error
         Caller *caller = userdata;
         uint8_t type = 0;
 
-        (void) ret_error;
-        (void) sd_bus_message_get_type(m, &type);
+        (void)ret_error;
+        (void)sd_bus_message_get_type(m, &type);
         if (type == SD_BUS_MESSAGE_METHOD_RETURN || type == SD_BUS_MESSAGE_METHOD_ERROR)
                 caller->report->stray++;
         return 0;
@@ -304,7 +306,7 @@ static int send_call(Caller *caller, CallSlot *call) {
 
 static int run_caller(Caller *caller) {
         const Options *o = caller->options;
-        uint64_t deadline = now_usec() + (uint64_t) o->timeout * 1000000, next = 0;
+        uint64_t deadline = now_usec() + (uint64_t)o->timeout * 1000000, next = 0;
         CallSlot *calls;
         int r;
 
@@ -315,7 +317,7 @@ static int run_caller(Caller *caller) {
         r = sd_bus_open_user(&caller->bus);
         if (r < 0)
                 return r;
-        r = sd_bus_set_method_call_timeout(caller->bus, (uint64_t) o->timeout * 1000000);
+        r = sd_bus_set_method_call_timeout(caller->bus, (uint64_t)o->timeout * 1000000);
         if (r < 0)
                 return r;
         r = sd_bus_add_filter(caller->bus, NULL, on_message, caller);
@@ -358,7 +360,7 @@ static int run_caller(Caller *caller) {
                 if (r < 0)
                         return r;
                 if (r == 0)
-                        (void) sd_bus_wait(caller->bus, 10000);
+                        (void)sd_bus_wait(caller->bus, 10000);
         }
 
         sd_bus_flush_close_unref(caller->bus);
@@ -368,7 +370,7 @@ static int run_caller(Caller *caller) {
 
 static void print_string(const char *text) {
         putchar('"');
-        for (const unsigned char *c = (const unsigned char *) text; *c; c++)
+        for (const unsigned char *c = (const unsigned char *)text; *c; c++)
                 if (*c < 32 || *c >= 127 || *c == '"' || *c == '\\')
                         printf("\\u%04x", *c);
                 else
@@ -412,10 +414,10 @@ static void print_report(const Options *o, const Report *reports, uint64_t took_
                 add_errors(&sum, one);
         }
 
-        printf("{\"calls\":%u,\"ok\":%u,\"failed\":%u,\"wrong\":%u,\"stray\":%u,\"unanswered\":%d,\"seconds\":%.3f,\"slowest\":%.3f,\"median\":%.6f",
-               o->calls, sum.ok, sum.failed, sum.wrong, sum.stray, (int) (o->calls - sum.ok - sum.failed - sum.wrong),
-               (double) took_usec / 1e6, (double) sum.slowest_usec / 1e6,
-               median_usec(&sum) / 1e6);
+        printf("{\"calls\":%u,\"ok\":%u,\"failed\":%u,\"wrong\":%u,\"stray\":%u,\"unanswered\":%d,\"seconds\":%.3f,"
+               "\"slowest\":%.3f,\"median\":%.6f",
+               o->calls, sum.ok, sum.failed, sum.wrong, sum.stray, (int)(o->calls - sum.ok - sum.failed - sum.wrong),
+               (double)took_usec / 1e6, (double)sum.slowest_usec / 1e6, median_usec(&sum) / 1e6);
         printf(",\"trouble\":");
         print_string(sum.trouble);
         printf(",\"wrong_sample\":");
@@ -444,11 +446,11 @@ static int usage(void) {
 
 int main(int argc, char *argv[]) {
         static const struct option long_options[] = {
-                { "server", required_argument, NULL, 's' },  { "tool", required_argument, NULL, 't' },
-                { "extra", required_argument, NULL, 'e' },   { "callers", required_argument, NULL, 'c' },
-                { "calls", required_argument, NULL, 'n' },   { "window", required_argument, NULL, 'w' },
-                { "pause", required_argument, NULL, 'p' },   { "timeout", required_argument, NULL, 'T' }, { "mix", no_argument, NULL, 'm' },
-                {},
+                { "server", required_argument, NULL, 's' }, { "tool", required_argument, NULL, 't' },
+                { "extra", required_argument, NULL, 'e' },  { "callers", required_argument, NULL, 'c' },
+                { "calls", required_argument, NULL, 'n' },  { "window", required_argument, NULL, 'w' },
+                { "pause", required_argument, NULL, 'p' },  { "timeout", required_argument, NULL, 'T' },
+                { "mix", no_argument, NULL, 'm' },          {},
         };
         Options o = { .extra = "", .callers = 16, .calls = 1000, .window = 1, .timeout = 120 };
         Report *reports;
@@ -467,20 +469,20 @@ int main(int argc, char *argv[]) {
                         o.extra = optarg;
                         break;
                 case 'c':
-                        o.callers = (unsigned) atoi(optarg);
+                        o.callers = (unsigned)atoi(optarg);
                         break;
                 case 'n':
-                        o.calls = (unsigned) atoi(optarg);
+                        o.calls = (unsigned)atoi(optarg);
                         break;
                 case 'w':
-                        o.window = (unsigned) atoi(optarg);
+                        o.window = (unsigned)atoi(optarg);
                         break;
                 case 'p':
                         if (sscanf(optarg, "%" SCNu64 "-%" SCNu64, &o.pause_min_usec, &o.pause_max_usec) != 2)
                                 return usage();
                         break;
                 case 'T':
-                        o.timeout = (unsigned) atoi(optarg);
+                        o.timeout = (unsigned)atoi(optarg);
                         break;
                 case 'm':
                         o.mix = true;
@@ -488,7 +490,8 @@ int main(int argc, char *argv[]) {
                 default:
                         return usage();
                 }
-        if (!o.server || !o.tool || o.callers < 1 || o.callers > CALLERS_MAX || o.calls < 1 || o.window < 1 || o.timeout < 1)
+        if (!o.server || !o.tool || o.callers < 1 || o.callers > CALLERS_MAX || o.calls < 1 || o.window < 1 ||
+            o.timeout < 1)
                 return usage();
 
         reports = mmap(NULL, sizeof(Report) * o.callers, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -516,7 +519,8 @@ int main(int argc, char *argv[]) {
                         int r = run_caller(&caller);
 
                         if (r < 0)
-                                snprintf(reports[i].trouble, sizeof(reports[i].trouble), "caller %u: %s", i, strerror(-r));
+                                snprintf(reports[i].trouble, sizeof(reports[i].trouble), "caller %u: %s", i,
+                                         strerror(-r));
                         _exit(r < 0);
                 }
         }

@@ -105,13 +105,13 @@ static void flush(Worker *w) {
                                 continue;
                         die("Cannot write to stdout");
                 }
-                done += (size_t) n;
+                done += (size_t)n;
         }
 
         w->output.size = 0;
         if (w->output.allocated > OUTPUT_KEPT_BYTES) {
                 free(w->output.data);
-                w->output = (Buffer) { 0 };
+                w->output = (Buffer){ 0 };
         }
 }
 
@@ -119,7 +119,7 @@ static uint64_t now_ns(void) {
         struct timespec t;
 
         clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t) t.tv_sec * 1000000000U + (uint64_t) t.tv_nsec;
+        return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
 }
 
 /* JSON. A line ends with a NUL byte, which no JSON text contains, so the scanner needs no other end. It finds members
@@ -134,9 +134,9 @@ static const char *skip_space(const char *p) {
 
 static const char *skip_string(const char *p) {
         for (p++; *p != '"'; p++) {
-                if ((unsigned char) *p < ' ')
+                if ((unsigned char)*p < ' ')
                         return NULL;
-                if (*p == '\\' && (unsigned char) *++p < ' ')
+                if (*p == '\\' && (unsigned char)*++p < ' ')
                         return NULL;
         }
         return p + 1;
@@ -189,7 +189,7 @@ static bool span_is(Span span, const char *text) {
 
 /* Compares a string's content, without its quotes. */
 static bool string_is(Span span, const char *text) {
-        return span.size >= 2 && span.data[0] == '"' && span_is((Span) { span.data + 1, span.size - 2 }, text);
+        return span.size >= 2 && span.data[0] == '"' && span_is((Span){ span.data + 1, span.size - 2 }, text);
 }
 
 static bool span_starts(Span span, char c) {
@@ -214,7 +214,7 @@ static const char *read_object(const char *p, Member *members, size_t n_members)
                 p = skip_string(p);
                 if (!p)
                         return NULL;
-                key.size = (size_t) (p - key.data);
+                key.size = (size_t)(p - key.data);
 
                 p = skip_space(p);
                 if (*p != ':')
@@ -224,7 +224,7 @@ static const char *read_object(const char *p, Member *members, size_t n_members)
                 p = skip_value(value.data);
                 if (!p)
                         return NULL;
-                value.size = (size_t) (p - value.data);
+                value.size = (size_t)(p - value.data);
 
                 for (size_t i = 0; i < n_members; i++)
                         if (string_is(key, members[i].key))
@@ -242,7 +242,7 @@ static const char *read_object(const char *p, Member *members, size_t n_members)
 static Span member(Span object, const char *key) {
         Member m = { .key = key };
 
-        (void) read_object(object.data, &m, 1);
+        (void)read_object(object.data, &m, 1);
         return m.value;
 }
 
@@ -294,7 +294,7 @@ static void answer_error(Worker *w, Span id, int code, const char *message, Span
 
         snprintf(head, sizeof head, "%d", code);
         put(w, "{\"jsonrpc\":\"2.0\",\"id\":");
-        put_span(w, id.data ? id : (Span) { "null", 4 });
+        put_span(w, id.data ? id : (Span){ "null", 4 });
         put(w, ",\"error\":{\"code\":");
         put(w, head);
         put(w, ",\"message\":\"");
@@ -309,12 +309,12 @@ static void answer_error(Worker *w, Span id, int code, const char *message, Span
 }
 
 static void answer_invalid(Worker *w, Span id, const char *message) {
-        answer_error(w, id, -32602, message, (Span) { 0 });
+        answer_error(w, id, -32602, message, (Span){ 0 });
 }
 
 static void answer_unsupported(Worker *w, Span id, Span requested) {
         if (!requested.data)
-                requested = (Span) { "\"unknown\"", 9 };
+                requested = (Span){ "\"unknown\"", 9 };
         answer_error(w, id, -32022, "Unsupported protocol version, this server speaks " MODERN_VERSION, requested);
 }
 
@@ -328,7 +328,7 @@ static void sleeper_wake(Worker *w) {
 
                 w->sleepers = s->next;
                 w->n_sleepers--;
-                answer_text(w, (Span) { s->id, s->id_size }, (Span) { "\"slept\"", 7 });
+                answer_text(w, (Span){ s->id, s->id_size }, (Span){ "\"slept\"", 7 });
                 free(s);
         }
 }
@@ -354,7 +354,7 @@ static int sleeper_timeout_ms(const Worker *w) {
                 return -1;
 
         now = now_ns();
-        return w->sleepers->wakes_at_ns <= now ? 0 : (int) ((w->sleepers->wakes_at_ns - now) / 1000000U) + 1;
+        return w->sleepers->wakes_at_ns <= now ? 0 : (int)((w->sleepers->wakes_at_ns - now) / 1000000U) + 1;
 }
 
 /* Tools */
@@ -373,9 +373,9 @@ static void tool_echo(Worker *w, Span id, Span arguments) {
 static void tool_pid(Worker *w, Span id, Span arguments) {
         char text[32];
 
-        (void) arguments;
-        snprintf(text, sizeof text, "\"%d\"", (int) getpid());
-        answer_text(w, id, (Span) { text, strlen(text) });
+        (void)arguments;
+        snprintf(text, sizeof text, "\"%d\"", (int)getpid());
+        answer_text(w, id, (Span){ text, strlen(text) });
 }
 
 static void tool_sleep(Worker *w, Span id, Span arguments) {
@@ -394,7 +394,7 @@ static void tool_sleep(Worker *w, Span id, Span arguments) {
         s = malloc(sizeof *s + id.size);
         if (!s)
                 die("Out of memory");
-        s->wakes_at_ns = now_ns() + (uint64_t) (ms * 1e6);
+        s->wakes_at_ns = now_ns() + (uint64_t)(ms * 1e6);
         s->id_size = id.size;
         memcpy(s->id, id.data, id.size);
 
@@ -406,10 +406,10 @@ static void tool_sleep(Worker *w, Span id, Span arguments) {
 }
 
 static void tool_crash(Worker *w, Span id, Span arguments) {
-        (void) id;
-        (void) arguments;
+        (void)id;
+        (void)arguments;
         flush(w);
-        (void) setrlimit(RLIMIT_CORE, &(struct rlimit) { 0, 0 });
+        (void)setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
         abort();
 }
 
@@ -422,7 +422,7 @@ static void tool_exit(Worker *w, Span id, Span arguments) {
         }
 
         flush(w);
-        exit((int) status);
+        exit((int)status);
 }
 
 static void tool_big(Worker *w, Span id, Span arguments) {
@@ -434,7 +434,7 @@ static void tool_big(Worker *w, Span id, Span arguments) {
                 return;
         }
 
-        n = (size_t) bytes;
+        n = (size_t)bytes;
         result_begin(w, id);
         put(w, "\"content\":[{\"type\":\"text\",\"text\":\"");
         buffer_reserve(&w->output, n);
@@ -450,24 +450,24 @@ static void tool_signals(Worker *w, Span id, Span arguments) {
         char line[256], text[64];
         FILE *status;
 
-        (void) arguments;
+        (void)arguments;
         status = fopen("/proc/self/status", "re");
         if (!status)
                 die("Cannot open /proc/self/status");
         while (fgets(line, sizeof line, status)) {
-                (void) sscanf(line, "SigBlk: %llx", &blocked);
-                (void) sscanf(line, "SigIgn: %llx", &ignored);
+                (void)sscanf(line, "SigBlk: %llx", &blocked);
+                (void)sscanf(line, "SigIgn: %llx", &ignored);
         }
         fclose(status);
 
         snprintf(text, sizeof text, "\"blocked %016llx ignored %016llx\"", blocked, ignored);
-        answer_text(w, id, (Span) { text, strlen(text) });
+        answer_text(w, id, (Span){ text, strlen(text) });
 }
 
 static void tool_sink(Worker *w, Span id, Span arguments) {
-        (void) w;
-        (void) id;
-        (void) arguments;
+        (void)w;
+        (void)id;
+        (void)arguments;
 }
 
 static const struct {
@@ -505,13 +505,13 @@ static void method_initialize(Worker *w, Span id, Span params) {
 }
 
 static void method_ping(Worker *w, Span id, Span params) {
-        (void) params;
+        (void)params;
         result_begin(w, id);
         result_end(w, id);
 }
 
 static void method_discover(Worker *w, Span id, Span params) {
-        (void) params;
+        (void)params;
         result_begin(w, id);
         put(w, "\"supportedVersions\":[\"" MODERN_VERSION "\"],\"capabilities\":{\"tools\":{}},"
                "\"_meta\":{\"" META "serverInfo\":" SERVER_INFO "},\"ttlMs\":60000,\"cacheScope\":\"public\"");
@@ -519,7 +519,7 @@ static void method_discover(Worker *w, Span id, Span params) {
 }
 
 static void method_tools_list(Worker *w, Span id, Span params) {
-        (void) params;
+        (void)params;
         result_begin(w, id);
         put(w, "\"tools\":[");
         for (size_t i = 0; i < N_TOOLS; i++) {
@@ -538,7 +538,7 @@ static void method_tools_list(Worker *w, Span id, Span params) {
 static void method_tools_call(Worker *w, Span id, Span params) {
         Member members[] = { { .key = "name" }, { .key = "arguments" } };
 
-        (void) read_object(params.data, members, 2);
+        (void)read_object(params.data, members, 2);
         for (size_t i = 0; i < N_TOOLS; i++) {
                 if (string_is(members[0].value, tools[i].name)) {
                         tools[i].call(w, id, members[1].value);
@@ -552,7 +552,7 @@ static void method_tools_call(Worker *w, Span id, Span params) {
 static void method_echo_params(Worker *w, Span id, Span params) {
         result_begin(w, id);
         put(w, "\"params\":");
-        put_span(w, params.data ? params : (Span) { "null", 4 });
+        put_span(w, params.data ? params : (Span){ "null", 4 });
         result_end(w, id);
 }
 
@@ -563,19 +563,16 @@ static const struct {
         unsigned eras;
         void (*handle)(Worker *w, Span id, Span params);
 } methods[] = {
-        { "tools/call", LEGACY | MODERN, method_tools_call },
-        { "echo/params", LEGACY | MODERN, method_echo_params },
-        { "tools/list", LEGACY | MODERN, method_tools_list },
-        { "ping", LEGACY, method_ping },
-        { "initialize", LEGACY, method_initialize },
-        { "server/discover", MODERN, method_discover },
+        { "tools/call", LEGACY | MODERN, method_tools_call }, { "echo/params", LEGACY | MODERN, method_echo_params },
+        { "tools/list", LEGACY | MODERN, method_tools_list }, { "ping", LEGACY, method_ping },
+        { "initialize", LEGACY, method_initialize },          { "server/discover", MODERN, method_discover },
 };
 
 /* What every stateless request has to carry. Returns whether it does; answers if it doesn't. */
 static bool check_meta(Worker *w, Span id, Span params) {
         Member members[] = { { .key = META "protocolVersion" }, { .key = META "clientCapabilities" } };
 
-        (void) read_object(member(params, "_meta").data, members, 2);
+        (void)read_object(member(params, "_meta").data, members, 2);
 
         if (!span_starts(members[0].value, '"') || !span_starts(members[1].value, '{'))
                 answer_invalid(w, id, "Missing in _meta: " META "protocolVersion or " META "clientCapabilities");
@@ -593,7 +590,7 @@ static void handle_line(Worker *w, const char *line, size_t size) {
         Span id = members[0].value, method = members[1].value, params = members[2].value;
 
         if (!end || skip_space(end) != line + size) {
-                answer_error(w, (Span) { 0 }, -32700, "Parse error", (Span) { 0 });
+                answer_error(w, (Span){ 0 }, -32700, "Parse error", (Span){ 0 });
                 return;
         }
 
@@ -605,7 +602,7 @@ static void handle_line(Worker *w, const char *line, size_t size) {
         if (!method.data)
                 return;
         if (!strchr("\"-0123456789", id.data[0])) {
-                answer_error(w, (Span) { 0 }, -32600, "The id is neither a string nor a number", (Span) { 0 });
+                answer_error(w, (Span){ 0 }, -32600, "The id is neither a string nor a number", (Span){ 0 });
                 return;
         }
 
@@ -623,7 +620,7 @@ static void handle_line(Worker *w, const char *line, size_t size) {
                 }
         }
 
-        answer_error(w, id, -32601, "Method not found", (Span) { 0 });
+        answer_error(w, id, -32601, "Method not found", (Span){ 0 });
 }
 
 /* Returns false at the end of the input. */
@@ -640,7 +637,7 @@ static bool handle_input(Worker *w) {
                 die("Cannot read from stdin");
         if (n == 0)
                 return false;
-        in->size += (size_t) n;
+        in->size += (size_t)n;
 
         for (;;) {
                 char *newline = memchr(in->data + searched, '\n', in->size - searched);
@@ -648,10 +645,10 @@ static bool handle_input(Worker *w) {
                         break;
 
                 *newline = '\0';
-                handle_line(w, in->data + line, (size_t) (newline - in->data) - line);
+                handle_line(w, in->data + line, (size_t)(newline - in->data) - line);
                 if (w->output.size >= WRITE_EARLY_BYTES)
                         flush(w);
-                line = searched = (size_t) (newline - in->data) + 1;
+                line = searched = (size_t)(newline - in->data) + 1;
         }
 
         if (line > 0)
