@@ -21,7 +21,7 @@
 #define BACKLOG (4 << 10)               /* bytes in the socket: some ten calls */
 #define ACTIVE_TIME (USEC_PER_SEC / 10) /* somebody calls who has called within it */
 #define LARGE ((size_t)16 << 10)        /* bytes */
-#define REST_NSEC 12                    /* for each byte of what is large: some three times what it takes to serve */
+#define REST_NSEC 18                    /* for each byte of what is large: some four times what it takes to serve */
 #define REST_MAX (100 * USEC_PER_MSEC)
 #define CONNECTION_REST (3 * USEC_PER_MSEC) /* for each: it is made, its calls are withdrawn, and it is closed */
 #define HEAVY ((uint64_t)1 << 20)
