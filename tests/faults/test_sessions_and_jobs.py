@@ -328,6 +328,8 @@ def test_sessions_and_jobs_when_all_ends(service, caller, open_session, fault):
         session.until_closed()
     eventually(lambda: not any(worker.alive() for worker in workers), "no worker is left", 20)
     if fault == "broker":
+        # What the bus hands to the one that was killed, until it hears of it, is lost.
+        eventually(lambda: caller.service_pid() != daemon.pid, "the bus has heard of it")
         # The next service doesn't know of it: it isn't run again by itself.
         with fails(UNKNOWN):
             caller.job_text(path)
