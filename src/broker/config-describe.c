@@ -98,6 +98,7 @@ static char *describe(const ServerConfig *config, const char *launcher, const ch
         add_number(d, part, "max", config->pool.max);
         add_number(d, part, "concurrency", config->pool.concurrency);
         add_number(d, part, "queue", config->pool.queue);
+        add_bool(d, part, "answers_cancel", config->pool.answers_cancel);
 
         part = add_section(d, "recycle");
         add_number(d, part, "calls", config->recycle.calls);

@@ -192,6 +192,7 @@ static const ConfigKey pool_keys[] = {
         { "max", config_read_unsigned, CONFIG(pool.max), .min = 1, .max = 64 },
         { "concurrency", config_read_unsigned, CONFIG(pool.concurrency), .min = 1, .max = 256 },
         { "queue", config_read_unsigned, CONFIG(pool.queue), .min = 0, .max = 4096 },
+        { "answers_cancel", config_read_bool, CONFIG(pool.answers_cancel), .extra = NULL },
 };
 
 static const ConfigKey recycle_keys[] = {

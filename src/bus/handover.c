@@ -12,7 +12,6 @@
 #include "bus/objects.h"
 #include "bus/peers.h"
 
-#define LEFT_MAX 64                  /* jobs: as many as a user may have by default */
 #define TEXTS_MAX ((size_t)64 << 20) /* bytes of one file: no larger message comes */
 
 /* A file has these texts, each with its NUL, and is named by the job's id. */
@@ -74,22 +73,41 @@ static bool can_be_left(Service *service, const JobSpec *spec) {
         const Server *server = manager_find_server(service->manager, spec->server);
         const Peer *peer = service->caller->peer;
 
-        return service->jobs_folder && service->n_left < LEFT_MAX && !service->stopping && peer && !peer->connection &&
+        return service->jobs_folder && !service->stopping && peer && !peer->connection &&
                !(server && server->config->scope == SERVER_SCOPE_CLIENT);
 }
 
-int handover_job(Service *service, const JobSpec *spec, char **ret, sd_bus_error *error) {
+/* As a job and as a message that waits: users have the shares here that they have elsewhere. What is left is charged
+ * for good, since this process has no other work than to leave. */
+static int charge(Service *service, const JobSpec *spec, Failure *failure) {
+        Quota *quota = &service->manager->quota;
+        uid_t uid = service->caller->uid;
+        int r;
+
+        r = quota_charge_job(quota, uid, failure);
+        if (r < 0)
+                return r;
+
+        r = quota_charge_waiting(quota, uid, strlen(spec->params), failure);
+        if (r < 0)
+                quota_release_job(quota, uid);
+        return r;
+}
+
+int handover_job(Service *service, const JobSpec *spec, char **ret, Failure *failure) {
         _cleanup_(closep) int folder = -EBADF;
         _cleanup_(freep) char *path = NULL;
         char uid[16], timeout[24], id[SD_ID128_STRING_MAX], bus[SD_ID128_STRING_MAX];
-        Failure failure = {};
         sd_id128_t random;
         int r;
 
         if (!can_be_left(service, spec))
                 return -EOPNOTSUPP;
-        if (job_check(service->manager, spec, &failure) < 0)
-                return bus_error_set_failure(error, &failure);
+        r = job_check(service->manager, spec, failure);
+        if (r >= 0)
+                r = charge(service, spec, failure);
+        if (r < 0)
+                return r;
 
         (void)snprintf(uid, sizeof(uid), "%u", (unsigned)service->caller->uid);
         (void)snprintf(timeout, sizeof(timeout), "%llu", (unsigned long long)spec->timeout);
@@ -110,7 +128,6 @@ int handover_job(Service *service, const JobSpec *spec, char **ret, sd_bus_error
 
         log_info("a job is left to the next service: %s", id);
         service->left_something = true;
-        service->n_left++;
         if (service->phase == SERVICE_RELEASED)
                 handover_start_next(service);
         *ret = TAKE_PTR(path);

@@ -6,9 +6,9 @@
 /* A job that comes while the service leaves for being idle is the next service's, for there its caller will look for
  * it: it is left in a file, the next service is started, and takes it before it takes the name. */
 
-/* The path of the job, owned by the caller, or negative with error set: -EOPNOTSUPP where it can't be left behind,
- * which sets none. */
-int handover_job(Service *service, const JobSpec *spec, char **ret, sd_bus_error *error);
+/* The path of the job, owned by the caller, or negative with failure set: what is wrong with the job, or what its user
+ * has too much of. -EOPNOTSUPP where it can't be left behind, which sets none. */
+int handover_job(Service *service, const JobSpec *spec, char **ret, Failure *failure);
 
 /* Takes what the last service left. Objects are registered by then. */
 void handover_take(Service *service);

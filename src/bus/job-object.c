@@ -47,15 +47,14 @@ int method_start_job(sd_bus_message *message, void *userdata, sd_bus_error *erro
 
         spec.bound = bound;
         if (service->phase != SERVICE_RUNNING) {
-                r = handover_job(service, &spec, &path, error);
+                r = handover_job(service, &spec, &path, &failure);
                 if (r >= 0)
                         return sd_bus_reply_method_return(message, "o", path);
-                authorize_record(service, &question, FAILURE_UNAVAILABLE);
-                return r != -EOPNOTSUPP
-                               ? r
-                               : sd_bus_error_set(error, BUS_ERROR("Unavailable"),
-                                                  "The service is leaving: start the job again, and the next one has "
-                                                  "it");
+                if (r == -EOPNOTSUPP)
+                        (void)failure_set(&failure, FAILURE_UNAVAILABLE,
+                                          "The service is leaving: start the job again, and the next one has it");
+                authorize_record(service, &question, failure.code);
+                return bus_error_set_failure(error, &failure);
         }
 
         r = job_start(service->manager, service->caller, &spec, &job, &failure);

@@ -236,6 +236,7 @@ static int on_credentials(sd_bus_message *reply, void *userdata, sd_bus_error *e
 
         /* They go on in turn with those of others. */
         client = manager_find_client(service->manager, stranger->name);
+        turns_charge_connection(service, client);
         for (unsigned i = 0; i < stranger->n_pending; i++) {
                 sd_bus_error refusal = SD_BUS_ERROR_NULL;
 

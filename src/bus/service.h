@@ -34,8 +34,7 @@ struct Service {
         bool stopping;                       /* was told to */
         uint64_t idle_since, leave_deadline; /* usec, CLOCK_MONOTONIC */
         sd_event_source *idle_source, *leave_source, *end_source, *trim_source;
-        char *jobs_folder; /* where jobs are left for the next service; NULL: there is none */
-        unsigned n_left;
+        char *jobs_folder;   /* where jobs are left for the next service; NULL: there is none */
         bool left_something; /* there, and the next one is to be started */
 
         Client *caller;        /* of the method call that is being dispatched */

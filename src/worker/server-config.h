@@ -72,6 +72,7 @@ typedef struct ServerConfig {
         } keep_alive;
         struct {
                 unsigned min, max, concurrency, queue;
+                bool answers_cancel; /* it answers calls that were cancelled: one that doesn't hasn't ended them */
         } pool;
         struct {
                 uint64_t calls, lifetime, memory; /* 0: never */

@@ -32,18 +32,35 @@ uint64_t worker_owes_until(const Worker *worker) {
         return worker->owed.id > 0 ? worker->owed.until : USEC_INFINITY;
 }
 
-bool worker_heard_of(Worker *worker, uint64_t id, bool ended, bool went_on) {
-        GivenUp *given_up = find(worker, id);
-        bool ignored;
+/* Of what it has to answer, only the oldest is waited for: the others come after it. */
+static void owe_next(Worker *worker) {
+        GivenUp next = {};
 
-        if (!given_up)
+        for (size_t i = 0; i < WORKER_GIVEN_UP; i++) {
+                const GivenUp *given_up = &worker->given_up[i];
+
+                if (given_up->id > 0 && (next.id == 0 || given_up->id < next.id))
+                        next = *given_up;
+        }
+        worker->owed = worker->config->pool.answers_cancel ? next : (GivenUp){};
+}
+
+bool worker_busy_with_cancelled(const Worker *worker) {
+        return worker->owed.id > 0 && worker->config->pool.concurrency == 1;
+}
+
+bool worker_heard_of(Worker *worker, uint64_t id, bool ended, bool went_on) {
+        bool owed = id > 0 && worker->owed.id == id, ignored;
+        GivenUp *given_up = find(worker, id);
+
+        if (!given_up && !owed)
                 return false;
 
-        ignored = went_on && worker_now(worker) > given_up->until;
-        if (ended)
+        ignored = went_on && worker_now(worker) > (owed ? worker->owed.until : given_up->until);
+        if (ended && given_up)
                 *given_up = (GivenUp){};
-        if (ended && worker->owed.id == id) {
-                worker->owed = (GivenUp){};
+        if (ended && owed) {
+                owe_next(worker);
                 worker->suspect = false;
                 pool_schedule(worker->pool);
         }
@@ -81,6 +98,11 @@ void worker_cancel(Worker *worker, Request *request, const char *reason) {
                 worker_request_left(worker); /* which has it stopped: it has as long as any that is */
                 return;
         }
+        if ((one_by_one || worker->config->pool.answers_cancel) && worker->owed.id == 0 &&
+            worker->state == WORKER_READY) {
+                worker->owed = worker->given_up[(worker->n_given_up - 1) % WORKER_GIVEN_UP];
+                worker_rearm(worker);
+        }
 
         /* It said nothing for the whole time of a call. */
         silent = streq(reason, "timeout") &&
@@ -90,10 +112,7 @@ void worker_cancel(Worker *worker, Request *request, const char *reason) {
          * has ended. */
         if (!mcp) {
                 worker->suspect = worker->suspect || silent || one_by_one;
-                if (one_by_one && worker->state == WORKER_READY) {
-                        worker->owed = worker->given_up[(worker->n_given_up - 1) % WORKER_GIVEN_UP];
-                        worker_rearm(worker);
-                } else if (!one_by_one && worker->suspect && worker->n_requests == 0)
+                if (!one_by_one && worker->suspect && worker->n_requests == 0)
                         worker_stop(worker, /* impatient= */ true);
                 if (worker->state <= WORKER_DRAINING)
                         worker_request_left(worker);

@@ -322,7 +322,7 @@ void worker_on_line(void *userdata, const char *line, size_t size) {
                 /* A sign of life, as an answer to a ping is */
                 if (worker->suspect)
                         pool_schedule(worker->pool);
-                worker->suspect = worker->owed.id > 0;
+                worker->suspect = worker_busy_with_cancelled(worker);
         }
 
         r = worker->wire->parse(line, size, worker->config->limits.depth, &message, &error);

@@ -302,7 +302,10 @@ static void on_ready_timer(Worker *worker) {
 
         if (now >= worker_owes_until(worker)) {
                 worker->let_go = "didn't end a call that was cancelled";
-                worker_stop(worker, /* impatient= */ true);
+                if (worker->n_requests == 0)
+                        worker_stop(worker, /* impatient= */ true);
+                else
+                        worker_drain(worker);
                 return;
         }
 
@@ -389,7 +392,7 @@ void worker_check(Worker *worker) {
 
 void worker_answered_ping(Worker *worker) {
         worker->ping_id = 0;
-        worker->suspect = false;
+        worker->suspect = worker_busy_with_cancelled(worker);
         worker->last_check = worker_now(worker);
         worker_rearm(worker);
         pool_dispatch(worker->pool);

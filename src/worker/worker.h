@@ -91,7 +91,7 @@ struct Worker {
         bool suspect;                  /* a call was given up: it has to answer a ping first */
         GivenUp given_up[WORKER_GIVEN_UP];
         unsigned n_given_up; /* ever */
-        GivenUp owed;        /* protocol control, one call at a time: the call that it has to answer to stay */
+        GivenUp owed;        /* the oldest call of these that it has to answer to stay: see pool.answers_cancel */
         const char *let_go;  /* why it is replaced, where it has heeded no cancel */
 
         Spill *spill;          /* the long line that it writes just now, where one can be an answer in a file */
@@ -185,6 +185,7 @@ void worker_on_stray(Worker *worker, const char *line, size_t size);
  * writes who has given it up. And by when it has to have answered */
 bool worker_heard_of(Worker *worker, uint64_t id, bool ended, bool went_on);
 uint64_t worker_owes_until(const Worker *worker);
+bool worker_busy_with_cancelled(const Worker *worker); /* as far as it has to answer that, and has one call at a time */
 
 /* worker-file.c: params that come from files, and results that go into them */
 int worker_append_file_request(Worker *worker, Request *request); /* as append_request() */

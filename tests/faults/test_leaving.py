@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from caller import JOB, read_fd, text_of, variants
+from caller import JOB, CallFailed, check_failure, read_fd, text_of, variants
 from service import SANITIZED
 from session import Session
 from waiting import eventually
@@ -140,6 +140,22 @@ def test_a_job_that_is_wrong_is_refused(leaving):
     service.go()
     with pytest.raises(Exception, match="InvalidJson"):
         started.wait()
+    service.wait_gone(service.old)
+
+
+def test_jobs_are_left_within_limits(leaving):
+    """Nobody takes all that can be left: a user has what he has at a service that stays."""
+    service, caller = leaving
+    started = [caller.begin("StartJob", "sssa{sv}", "obedient", "tools/call", '{"name":"echo","arguments":{"message":"hi"}}', {}) for _ in range(40)]
+    service.go()
+    paths = [one.wait() for one in started[:32]]
+    for one in started[32:]:
+        with pytest.raises(CallFailed) as refused:
+            one.wait()
+        check_failure(refused.value, "LimitsExceeded", "32", "limits.jobs_per_user")
+    for path in paths:
+        assert caller.job_done(path)["State"] == "succeeded"
+        caller.cancel_job(path)
     service.wait_gone(service.old)
 
 

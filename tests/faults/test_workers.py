@@ -151,8 +151,8 @@ def give_up(service, server, begin, told):
 @pytest.fixture
 def obedient(service, onlooker):
     """An obedient worker that answers pings whatever it does; files that a call waits for; what it has heard."""
-    def start(**keys):
-        service.obedient("faulty", "--journal", journal, timeouts={"start": 5, "call": 60, "stop": GRACE}, **NO_PINGS, **keys)
+    def start(stop=GRACE, **keys):
+        service.obedient("faulty", "--journal", journal, timeouts={"start": 5, "call": 60, "stop": stop}, **NO_PINGS, **keys)
         onlooker()
         return service.caller()
 
@@ -208,6 +208,64 @@ def test_a_worker_that_heeds_a_cancel_stays(service, obedient, keys, way):
     assert pid_of(caller) == process
     settle(0.5)
     assert pid_of(caller) == process and len(caller.workers("faulty")) == 1
+
+
+ANSWERS_CANCEL = {"pool": {"max": 2, "concurrency": 8, "queue": 8, "answers_cancel": True}}
+ANSWERS_IN_TURN = {"pool": {"max": 1, "concurrency": 1, "queue": 8, "answers_cancel": True}}
+
+
+@pytest.mark.parametrize("keys", [ANSWERS_CANCEL, ANSWERS_IN_TURN], ids=["side-by-side", "in-turn"])
+def test_silence_after_a_cancel_is_no_answer(service, obedient, keys):
+    """Where a server is said to answer what was cancelled: pings prove nothing then."""
+    caller = obedient(**keys)
+    process = pid_of(caller)
+    give_up(service, "faulty", lambda one: one.begin_tool("faulty", "sleep", {"seconds": 600}), obedient.cancels)
+    assert pid_of(caller) != process
+    eventually(lambda: not process.alive(), "it is gone", 20)
+    eventually(lambda: "didn't end a call that was cancelled" in service.log_text(), "the log says why")
+
+
+def test_others_of_a_worker_that_is_silent_after_a_cancel_have_their_answers(service, obedient):
+    caller = obedient(**ANSWERS_CANCEL)
+    process = pid_of(caller)
+    other = caller.begin_tool("faulty", "until", {"path": str(obedient.other_gate)})
+    eventually(lambda: caller.server("faulty")["CallsInFlight"] == 1, "another's call is under way")
+    give_up(service, "faulty", lambda one: one.begin_tool("faulty", "sleep", {"seconds": 600}), obedient.cancels)
+    eventually(lambda: pid_of(caller) != process, "another one has the calls")
+    assert process.alive() and not other.done
+    obedient.other_gate.touch()
+    assert "it is there" in other.wait()
+    eventually(lambda: not process.alive(), "it is gone", 20)
+
+
+def test_a_worker_that_answers_what_was_cancelled_stays(service, obedient):
+    """Its calls run one at a time: the next one waits for that answer."""
+    caller = obedient(stop=60, **ANSWERS_IN_TURN)
+    process = pid_of(caller)
+    give_up(service, "faulty", lambda one: one.begin_tool("faulty", "until", {"path": str(obedient.gate), "fails": True}), obedient.cancels)
+    following = caller.begin_tool("faulty", "pid", {})
+    settle(0.5)
+    assert not following.done
+    obedient.gate.touch()
+    assert str(process.pid) in following.wait()
+    assert pid_of(caller) == process
+
+
+@pytest.mark.parametrize("silent", [0, 1], ids=["the-first", "the-last"])
+def test_each_that_was_cancelled_has_to_be_answered(service, obedient, silent):
+    """An answer to one doesn't stand for that to the other."""
+    caller = obedient(stop=2, **ANSWERS_CANCEL)
+    process = pid_of(caller)
+    leavers = [service.caller() for _ in range(2)]
+    leavers[silent].begin_tool("faulty", "sleep", {"seconds": 600})
+    leavers[1 - silent].begin_tool("faulty", "until", {"path": str(obedient.gate), "fails": True})
+    eventually(lambda: caller.server("faulty")["CallsInFlight"] == 2, "both are under way")
+    for n, leaver in enumerate(leavers):
+        leaver.close()
+        eventually(lambda: obedient.cancels() == n + 1, "the worker is told")
+    obedient.gate.touch()
+    eventually(lambda: pid_of(caller) != process, "another one has the calls")
+    eventually(lambda: not process.alive(), "it is gone", 20)
 
 
 def test_a_process_of_one_call_is_told_that_it_is_cancelled(service, obedient):
