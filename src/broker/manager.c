@@ -160,7 +160,7 @@ unsigned manager_calls(const Manager *manager, uid_t viewer) {
         unsigned n = 0;
 
         if (viewer == QUOTA_EVERYBODY)
-                return manager->quota.calls;
+                return manager->quota.counts.calls;
 
         TAILQ_FOREACH(client, &manager->clients, link)
                 if (client->uid == viewer)
@@ -219,8 +219,8 @@ int manager_get_callable(Manager *manager, const char *name, Server **ret, Failu
 }
 
 bool manager_idle(const Manager *manager) {
-        return manager->quota.calls == 0 && manager->quota.workers == 0 && manager->quota.sessions == 0 &&
-               TAILQ_EMPTY(&manager->jobs);
+        return manager->quota.counts.calls == 0 && manager->quota.counts.workers == 0 &&
+               manager->quota.counts.sessions == 0 && TAILQ_EMPTY(&manager->jobs);
 }
 
 void manager_leave(Manager *manager) {

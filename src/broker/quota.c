@@ -3,9 +3,54 @@
 struct QuotaUser {
         TAILQ_ENTRY(QuotaUser) link;
         uid_t uid;
-        unsigned calls, workers, sessions, jobs, waiting, checks;
-        uint64_t queued_bytes, payload_bytes, waiting_bytes, answer_bytes;
+        QuotaCounts counts;
 };
+
+typedef struct Limit {
+        size_t offset, size; /* of the number, in Settings */
+        const char *what, *key;
+        unsigned times; /* so many times that number; 0: no limit */
+} Limit;
+
+/* Something that can grow, and what one user and all may have of it */
+typedef struct Kind {
+        size_t count; /* its offset in QuotaCounts */
+        Limit user, all;
+} Kind;
+
+typedef struct Charge {
+        const Kind *kind;
+        uint64_t n;
+        bool unchecked;
+} Charge;
+
+#define COUNT(member) offsetof(QuotaCounts, member)
+#define TIMES(n, member, words)                                                                                        \
+        { offsetof(Settings, limits.member), sizeof(((Settings *)NULL)->limits.member), words, #member, n }
+#define LIMIT(member, words) TIMES(1, member, words)
+
+static const Kind calls = { COUNT(calls), LIMIT(calls_per_user, "calls of this user are under way"),
+                            LIMIT(calls, "calls are under way") };
+static const Kind queued_bytes = { COUNT(queued_bytes),
+                                   LIMIT(queued_bytes_per_user, "bytes of this user's calls are held"),
+                                   LIMIT(queued_bytes, "bytes of calls are held") };
+static const Kind sessions = { COUNT(sessions), LIMIT(sessions_per_user, "sessions of this user are open"),
+                               LIMIT(sessions, "sessions are open") };
+static const Kind workers = { COUNT(workers), LIMIT(workers_per_user, "workers of this user are running"),
+                              LIMIT(workers, "workers are running") };
+static const Kind jobs = { COUNT(jobs), LIMIT(jobs_per_user, "jobs of this user are under way"),
+                           LIMIT(jobs, "jobs are under way") };
+static const Kind payload_bytes = { COUNT(payload_bytes),
+                                    LIMIT(payload_bytes_per_user, "bytes of results are held for this user"),
+                                    LIMIT(payload_bytes, "bytes of results are held") };
+static const Kind waiting = { COUNT(waiting), LIMIT(waiting_messages_per_user, "messages of this user are waiting"),
+                              LIMIT(waiting_messages, "messages are waiting") };
+static const Kind waiting_bytes = { COUNT(waiting_bytes),
+                                    LIMIT(queued_bytes_per_user, "bytes of this user's messages are waiting"),
+                                    LIMIT(queued_bytes, "bytes of messages are waiting") };
+static const Kind checks = { COUNT(checks), LIMIT(polkit_checks_per_user, "calls of this user wait to be authorised"),
+                             LIMIT(polkit_checks, "calls wait to be authorised") };
+static const Kind answer_bytes = { COUNT(answer_bytes), {}, TIMES(4, unread_bytes, "bytes of answers are waiting") };
 
 void quota_init(Quota *quota) {
         *quota = (Quota){};
@@ -22,27 +67,32 @@ void quota_done(Quota *quota) {
         }
 }
 
-/* NULL when out of memory */
-static QuotaUser *get_user(Quota *quota, uid_t uid) {
+static QuotaUser *find_user(const Quota *quota, uid_t uid) {
         QuotaUser *user;
 
         TAILQ_FOREACH(user, &quota->users, link)
                 if (user->uid == uid)
                         return user;
 
-        user = new0(QuotaUser, 1);
-        if (user) {
+        return NULL;
+}
+
+/* NULL when out of memory */
+static QuotaUser *get_user(Quota *quota, uid_t uid) {
+        QuotaUser *user = find_user(quota, uid);
+
+        if (!user && (user = new0(QuotaUser, 1))) {
                 user->uid = uid;
                 TAILQ_INSERT_TAIL(&quota->users, user, link);
         }
-
         return user;
 }
 
 /* A user of whom nothing is charged isn't kept. */
 static void put_user(Quota *quota, QuotaUser *user) {
-        if (user->calls > 0 || user->workers > 0 || user->sessions > 0 || user->jobs > 0 || user->waiting > 0 ||
-            user->checks > 0 || user->queued_bytes > 0 || user->payload_bytes > 0 || user->answer_bytes > 0)
+        static const QuotaCounts none = {};
+
+        if (!user || memcmp(&user->counts, &none, sizeof(none)) != 0)
                 return;
 
         TAILQ_REMOVE(&quota->users, user, link);
@@ -54,328 +104,151 @@ int quota_exceeded(Failure *failure, const char *what, unsigned long long limit,
                            "Too many %s: the limit is %llu (limits.%s in mcp-exec.json)", what, limit, key);
 }
 
-/* Fair shares of what is there for all: nobody has more than he leaves to the others. So there is something left for
- * one who has nothing, however many want everything, and who has more than that gets no more before it is less. */
-static int check_all(uint64_t own, uint64_t all, uint64_t n, uint64_t limit, const char *what, const char *key,
-                     Failure *failure) {
-        uint64_t left = limit - MIN(all, limit);
+static uint64_t *count_of(QuotaCounts *counts, const Kind *kind) {
+        return (uint64_t *)((char *)counts + kind->count);
+}
 
+static uint64_t number_of(const Quota *quota, const Limit *limit) {
+        const char *number = (const char *)&quota->settings + limit->offset;
+
+        if (limit->times == 0)
+                return UINT64_MAX;
+
+        return limit->times * (limit->size == sizeof(unsigned) ? *(const unsigned *)number : *(const uint64_t *)number);
+}
+
+/* Of what is there for all there are fair shares: nobody has more than he leaves to the others. So there is something
+ * left for one who has nothing, however many want everything, and who has more than that gets no more before it is
+ * less. */
+static int check(Quota *quota, QuotaUser *user, const Charge *charge, Failure *failure) {
+        const Kind *kind = charge->kind;
+        uint64_t of_user = number_of(quota, &kind->user), of_all = number_of(quota, &kind->all),
+                 own = user ? *count_of(&user->counts, kind) : 0,
+                 left = of_all - MIN(*count_of(&quota->counts, kind), of_all), n = charge->n;
+
+        if (user && n > of_user - MIN(own, of_user))
+                return quota_exceeded(failure, kind->user.what, of_user, kind->user.key);
         if (n > left)
-                return quota_exceeded(failure, what, limit, key);
+                return quota_exceeded(failure, kind->all.what, of_all, kind->all.key);
         if (n > 0 && own > left - n)
                 return failure_set(failure, FAILURE_LIMITS_EXCEEDED,
                                    "Too many %s: the limit is %llu (limits.%s in mcp-exec.json), this user has %llu of "
                                    "these, and the %llu that are left are for others",
-                                   what, (unsigned long long)limit, key, (unsigned long long)own,
+                                   kind->all.what, (unsigned long long)of_all, kind->all.key, (unsigned long long)own,
                                    (unsigned long long)left);
         return 0;
 }
 
-int quota_charge_call(Quota *quota, uid_t uid, unsigned n_connection, size_t bytes, Failure *failure) {
-        const __typeof__(quota->settings.limits) *limits = &quota->settings.limits;
-        QuotaUser *user = get_user(quota, uid);
+/* All of it, or nothing */
+static int charge_all(Quota *quota, uid_t uid, const Charge *charges, size_t n, Failure *failure) {
+        QuotaUser *user = uid == QUOTA_EVERYBODY ? NULL : get_user(quota, uid);
         int r = 0;
 
-        if (!user)
+        if (uid != QUOTA_EVERYBODY && !user)
                 return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
 
-        if (n_connection >= limits->calls_per_connection)
-                r = quota_exceeded(failure, "calls of this connection are under way", limits->calls_per_connection,
-                                   "calls_per_connection");
-        else if (user->calls >= limits->calls_per_user)
-                r = quota_exceeded(failure, "calls of this user are under way", limits->calls_per_user,
-                                   "calls_per_user");
-        else if (bytes > limits->queued_bytes_per_user - MIN(user->queued_bytes, limits->queued_bytes_per_user))
-                r = quota_exceeded(failure, "bytes of this user's calls are held", limits->queued_bytes_per_user,
-                                   "queued_bytes_per_user");
-        else
-                r = check_all(user->calls, quota->calls, 1, limits->calls, "calls are under way", "calls", failure);
-        if (r >= 0)
-                r = check_all(user->queued_bytes, quota->queued_bytes, bytes, limits->queued_bytes,
-                              "bytes of calls are held", "queued_bytes", failure);
-        if (r < 0) {
-                put_user(quota, user);
-                return r;
+        for (size_t i = 0; i < n && r >= 0; i++)
+                r = charges[i].unchecked ? 0 : check(quota, user, &charges[i], failure);
+        for (size_t i = 0; i < n && r >= 0; i++) {
+                *count_of(&quota->counts, charges[i].kind) += charges[i].n;
+                if (user)
+                        *count_of(&user->counts, charges[i].kind) += charges[i].n;
         }
 
-        user->calls++;
-        user->queued_bytes += bytes;
-        quota->calls++;
-        quota->queued_bytes += bytes;
-        return 0;
+        put_user(quota, user);
+        return r;
+}
+
+static void release_all(Quota *quota, uid_t uid, const Charge *charges, size_t n) {
+        QuotaUser *user = uid == QUOTA_EVERYBODY ? NULL : find_user(quota, uid);
+
+        for (size_t i = 0; i < n; i++) {
+                *count_of(&quota->counts, charges[i].kind) -= charges[i].n;
+                if (user)
+                        *count_of(&user->counts, charges[i].kind) -= charges[i].n;
+        }
+        put_user(quota, user);
+}
+
+#define OF(k, number)                                                                                                  \
+        { .kind = &(k), .n = (number) }
+#define CHARGES(...) ((const Charge[]){ __VA_ARGS__ }), ELEMENTSOF(((const Charge[]){ __VA_ARGS__ }))
+
+int quota_charge_call(Quota *quota, uid_t uid, unsigned n_connection, size_t bytes, Failure *failure) {
+        unsigned limit = quota->settings.limits.calls_per_connection;
+
+        if (n_connection >= limit)
+                return quota_exceeded(failure, "calls of this connection are under way", limit, "calls_per_connection");
+
+        return charge_all(quota, uid, CHARGES(OF(calls, 1), OF(queued_bytes, bytes)), failure);
 }
 
 void quota_release_call(Quota *quota, uid_t uid, size_t bytes) {
-        QuotaUser *user = get_user(quota, uid);
-
-        quota->calls--;
-        quota->queued_bytes -= bytes;
-        if (!user)
-                return;
-
-        user->calls--;
-        user->queued_bytes -= bytes;
-        put_user(quota, user);
+        release_all(quota, uid, CHARGES(OF(calls, 1), OF(queued_bytes, bytes)));
 }
 
 int quota_charge_session(Quota *quota, uid_t uid, Failure *failure) {
-        const __typeof__(quota->settings.limits) *limits = &quota->settings.limits;
-        QuotaUser *user = get_user(quota, uid);
-        int r = 0;
-
-        if (!user)
-                return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
-
-        if (user->sessions >= limits->sessions_per_user)
-                r = quota_exceeded(failure, "sessions of this user are open", limits->sessions_per_user,
-                                   "sessions_per_user");
-        else
-                r = check_all(user->sessions, quota->sessions, 1, limits->sessions, "sessions are open", "sessions",
-                              failure);
-        if (r < 0) {
-                put_user(quota, user);
-                return r;
-        }
-
-        user->sessions++;
-        quota->sessions++;
-        return 0;
+        return charge_all(quota, uid, CHARGES(OF(sessions, 1)), failure);
 }
 
 void quota_release_session(Quota *quota, uid_t uid) {
-        QuotaUser *user = get_user(quota, uid);
-
-        quota->sessions--;
-        if (!user)
-                return;
-
-        user->sessions--;
-        put_user(quota, user);
+        release_all(quota, uid, CHARGES(OF(sessions, 1)));
 }
 
 int quota_charge_worker(Quota *quota, uid_t uid, Failure *failure) {
-        const __typeof__(quota->settings.limits) *limits = &quota->settings.limits;
-        QuotaUser *user = uid == QUOTA_EVERYBODY ? NULL : get_user(quota, uid);
-        int r;
-
-        if (uid != QUOTA_EVERYBODY && !user)
-                return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
-
-        if (user && user->workers >= limits->workers_per_user)
-                r = quota_exceeded(failure, "workers of this user are running", limits->workers_per_user,
-                                   "workers_per_user");
-        else
-                r = check_all(user ? user->workers : 0, quota->workers, 1, limits->workers, "workers are running",
-                              "workers", failure);
-        if (r >= 0) {
-                quota->workers++;
-                if (user)
-                        user->workers++;
-        }
-
-        if (user)
-                put_user(quota, user);
-        return r;
-}
-
-bool quota_user_has_all_workers(const Quota *quota, uid_t uid) {
-        const QuotaUser *user;
-
-        TAILQ_FOREACH(user, &quota->users, link)
-                if (user->uid == uid)
-                        return user->workers >= quota->settings.limits.workers_per_user;
-
-        return false;
+        return charge_all(quota, uid, CHARGES(OF(workers, 1)), failure);
 }
 
 void quota_release_worker(Quota *quota, uid_t uid) {
-        quota->workers--;
-        if (uid != QUOTA_EVERYBODY) {
-                QuotaUser *user = get_user(quota, uid);
+        release_all(quota, uid, CHARGES(OF(workers, 1)));
+}
 
-                if (user) {
-                        user->workers--;
-                        put_user(quota, user);
-                }
-        }
+bool quota_user_has_all_workers(const Quota *quota, uid_t uid) {
+        const QuotaUser *user = find_user(quota, uid);
+
+        return user && user->counts.workers >= quota->settings.limits.workers_per_user;
 }
 
 int quota_charge_job(Quota *quota, uid_t uid, Failure *failure) {
-        const __typeof__(quota->settings.limits) *limits = &quota->settings.limits;
-        QuotaUser *user = get_user(quota, uid);
-        int r = 0;
-
-        if (!user)
-                return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
-
-        if (user->jobs >= limits->jobs_per_user)
-                r = quota_exceeded(failure, "jobs of this user are under way", limits->jobs_per_user, "jobs_per_user");
-        else
-                r = check_all(user->jobs, quota->jobs, 1, limits->jobs, "jobs are under way", "jobs", failure);
-        if (r < 0) {
-                put_user(quota, user);
-                return r;
-        }
-
-        user->jobs++;
-        quota->jobs++;
-        return 0;
+        return charge_all(quota, uid, CHARGES(OF(jobs, 1)), failure);
 }
 
 void quota_release_job(Quota *quota, uid_t uid) {
-        QuotaUser *user = get_user(quota, uid);
-
-        quota->jobs--;
-        if (!user)
-                return;
-
-        user->jobs--;
-        put_user(quota, user);
+        release_all(quota, uid, CHARGES(OF(jobs, 1)));
 }
 
 int quota_charge_payload(Quota *quota, uid_t uid, uint64_t bytes, Failure *failure) {
-        const __typeof__(quota->settings.limits) *limits = &quota->settings.limits;
-        QuotaUser *user = uid == QUOTA_EVERYBODY ? NULL : get_user(quota, uid);
-        int r = 0;
-
-        if (uid != QUOTA_EVERYBODY && !user)
-                return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
-
-        if (user && bytes > limits->payload_bytes_per_user - MIN(user->payload_bytes, limits->payload_bytes_per_user))
-                r = quota_exceeded(failure, "bytes of results are held for this user", limits->payload_bytes_per_user,
-                                   "payload_bytes_per_user");
-        else
-                r = check_all(user ? user->payload_bytes : 0, quota->payload_bytes, bytes, limits->payload_bytes,
-                              "bytes of results are held", "payload_bytes", failure);
-        if (r >= 0) {
-                quota->payload_bytes += bytes;
-                if (user)
-                        user->payload_bytes += bytes;
-        }
-
-        if (user)
-                put_user(quota, user);
-        return r;
+        return charge_all(quota, uid, CHARGES(OF(payload_bytes, bytes)), failure);
 }
 
 void quota_release_payload(Quota *quota, uid_t uid, uint64_t bytes) {
-        QuotaUser *user = uid == QUOTA_EVERYBODY ? NULL : get_user(quota, uid);
-
-        quota->payload_bytes -= bytes;
-        if (!user)
-                return;
-
-        user->payload_bytes -= bytes;
-        put_user(quota, user);
+        release_all(quota, uid, CHARGES(OF(payload_bytes, bytes)));
 }
 
 int quota_charge_waiting(Quota *quota, uid_t uid, size_t bytes, Failure *failure) {
-        const __typeof__(quota->settings.limits) *limits = &quota->settings.limits;
-        QuotaUser *user = get_user(quota, uid);
-        int r = 0;
+        const QuotaUser *user = find_user(quota, uid);
+        bool first = !user || user->counts.waiting == 0;
 
-        if (!user)
-                return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
-
-        if (user->waiting >= limits->waiting_messages_per_user)
-                r = quota_exceeded(failure, "messages of this user are waiting", limits->waiting_messages_per_user,
-                                   "waiting_messages_per_user");
-        else if (user->waiting > 0 && user->waiting_bytes + bytes > limits->queued_bytes_per_user)
-                r = quota_exceeded(failure, "bytes of this user's messages are waiting", limits->queued_bytes_per_user,
-                                   "queued_bytes_per_user");
-        else
-                r = check_all(user->waiting, quota->waiting, 1, limits->waiting_messages, "messages are waiting",
-                              "waiting_messages", failure);
-        if (r >= 0 && user->waiting > 0)
-                r = check_all(user->waiting_bytes, quota->waiting_bytes, bytes, limits->queued_bytes,
-                              "bytes of messages are waiting", "queued_bytes", failure);
-        if (r < 0) {
-                put_user(quota, user);
-                return r;
-        }
-
-        user->waiting++;
-        user->waiting_bytes += bytes;
-        quota->waiting++;
-        quota->waiting_bytes += bytes;
-        return 0;
+        return charge_all(quota, uid,
+                          CHARGES(OF(waiting, 1), { .kind = &waiting_bytes, .n = bytes, .unchecked = first }), failure);
 }
 
 void quota_release_waiting(Quota *quota, uid_t uid, size_t bytes) {
-        QuotaUser *user = get_user(quota, uid);
-
-        quota->waiting--;
-        quota->waiting_bytes -= bytes;
-        if (!user)
-                return;
-
-        user->waiting--;
-        user->waiting_bytes -= bytes;
-        put_user(quota, user);
+        release_all(quota, uid, CHARGES(OF(waiting, 1), OF(waiting_bytes, bytes)));
 }
 
 int quota_charge_check(Quota *quota, uid_t uid, Failure *failure) {
-        const __typeof__(quota->settings.limits) *limits = &quota->settings.limits;
-        QuotaUser *user = get_user(quota, uid);
-        int r;
-
-        if (!user)
-                return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
-
-        if (user->checks >= limits->polkit_checks_per_user)
-                r = quota_exceeded(failure, "calls of this user wait to be authorised", limits->polkit_checks_per_user,
-                                   "polkit_checks_per_user");
-        else
-                r = check_all(user->checks, quota->checks, 1, limits->polkit_checks, "calls wait to be authorised",
-                              "polkit_checks", failure);
-        if (r < 0) {
-                put_user(quota, user);
-                return r;
-        }
-
-        user->checks++;
-        quota->checks++;
-        return 0;
+        return charge_all(quota, uid, CHARGES(OF(checks, 1)), failure);
 }
 
 void quota_release_check(Quota *quota, uid_t uid) {
-        QuotaUser *user = get_user(quota, uid);
-
-        quota->checks--;
-        if (!user)
-                return;
-
-        user->checks--;
-        put_user(quota, user);
+        release_all(quota, uid, CHARGES(OF(checks, 1)));
 }
 
 int quota_charge_answer(Quota *quota, uid_t uid, uint64_t bytes, Failure *failure) {
-        QuotaUser *user = get_user(quota, uid);
-        int r;
-
-        if (!user)
-                return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
-
-        r = check_all(user->answer_bytes, quota->answer_bytes, bytes,
-                      QUOTA_ANSWERS_TIMES * quota->settings.limits.unread_bytes, "bytes of answers are waiting",
-                      "unread_bytes", failure);
-        if (r < 0) {
-                put_user(quota, user);
-                return r;
-        }
-
-        user->answer_bytes += bytes;
-        quota->answer_bytes += bytes;
-        return 0;
+        return charge_all(quota, uid, CHARGES(OF(answer_bytes, bytes)), failure);
 }
 
 void quota_release_answer(Quota *quota, uid_t uid, uint64_t bytes) {
-        QuotaUser *user = get_user(quota, uid);
-
-        quota->answer_bytes -= bytes;
-        if (!user)
-                return;
-
-        user->answer_bytes -= bytes;
-        put_user(quota, user);
+        release_all(quota, uid, CHARGES(OF(answer_bytes, bytes)));
 }

@@ -10,10 +10,14 @@
 
 typedef struct QuotaUser QuotaUser;
 
-typedef struct Quota {
-        Settings settings; /* its limits */
-        unsigned calls, workers, sessions, jobs, waiting, checks;
+typedef struct QuotaCounts {
+        uint64_t calls, workers, sessions, jobs, waiting, checks;
         uint64_t queued_bytes, payload_bytes, waiting_bytes, answer_bytes;
+} QuotaCounts;
+
+typedef struct Quota {
+        Settings settings;  /* its limits */
+        QuotaCounts counts; /* of all */
         TAILQ_HEAD(, QuotaUser) users;
 } Quota;
 
@@ -55,9 +59,7 @@ void quota_release_waiting(Quota *quota, uid_t uid, size_t bytes);
 int quota_charge_check(Quota *quota, uid_t uid, Failure *failure);
 void quota_release_check(Quota *quota, uid_t uid);
 
-#define QUOTA_ANSWERS_TIMES 4
-
-/* Answers that wait until their users have read others: they may have so many times limits.unread_bytes, which all
- * calls under way can come to. */
+/* Answers that wait until their users have read others: they may have four times limits.unread_bytes, which all calls
+ * under way can come to. */
 int quota_charge_answer(Quota *quota, uid_t uid, uint64_t bytes, Failure *failure);
 void quota_release_answer(Quota *quota, uid_t uid, uint64_t bytes);

@@ -301,7 +301,7 @@ int session_call_start(Session *session, const SessionCallSpec *spec, Failure *f
         free(call->kept);
         free(call->tool);
         free(call);
-        if (failure->code == FAILURE_LIMITS_EXCEEDED && spec->kind == REQUEST_CALL && quota->calls > 0) {
+        if (failure->code == FAILURE_LIMITS_EXCEEDED && spec->kind == REQUEST_CALL && quota->counts.calls > 0) {
                 failure_done(failure);
                 return 1;
         }

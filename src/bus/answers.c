@@ -29,7 +29,7 @@ static bool has_room(const Service *service, const Client *client, uint64_t char
         const Quota *quota = &service->manager->quota;
         uint64_t own;
 
-        if (service->unread - quota->answer_bytes + charged <= quota->settings.limits.unread_bytes)
+        if (service->unread - quota->counts.answer_bytes + charged <= quota->settings.limits.unread_bytes)
                 return true;
 
         own = unread_of_user(service, client, /* answers= */ false);

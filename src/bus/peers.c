@@ -386,7 +386,7 @@ int peers_enter(Service *service, sd_bus_message *message, Client *client, sd_bu
                 return r;
 
         /* A call keeps its message. */
-        if (service->manager->quota.calls >= CALLS_UNCHECKED) {
+        if (service->manager->quota.counts.calls >= CALLS_UNCHECKED) {
                 r = message_check_descriptors(error);
                 if (r < 0)
                         return r;

@@ -161,7 +161,7 @@ void service_maybe_idle(Service *service) {
         case SERVICE_RELEASING:
                 break;
         case SERVICE_RELEASED:
-                if (service->manager->quota.calls == 0 && service->manager->quota.sessions == 0 &&
+                if (service->manager->quota.counts.calls == 0 && service->manager->quota.counts.sessions == 0 &&
                     service->n_strangers == 0 && service->n_checks == 0 && service->n_unproven == 0 &&
                     service->turns.n_waiting == 0)
                         manager_leave(service->manager);

@@ -318,7 +318,7 @@ static int wait_for_turn(Service *service, sd_bus_message *message, Peer *peer, 
         if (TAILQ_EMPTY(&turn->waiting))
                 TAILQ_INSERT_TAIL(&share->waiting, turn, link);
         TAILQ_INSERT_TAIL(&turn->waiting, waiting, link);
-        turns->heavy = turns->heavy || service->manager->quota.waiting_bytes > HEAVY;
+        turns->heavy = turns->heavy || service->manager->quota.counts.waiting_bytes > HEAVY;
         turns->n_waiting++;
         if (peer->connection)
                 private_pause_reading(peer->connection, true);

@@ -104,14 +104,15 @@ static int enumerate(sd_bus *bus, const char *prefix _unused_, void *userdata, c
         size_t n = 0;
         char **paths;
 
-        paths = new0(char *, service->manager->quota.workers + 1);
+        paths = new0(char *, service->manager->quota.counts.workers + 1);
         if (!paths)
                 return -ENOMEM;
 
         TAILQ_FOREACH(server, &service->manager->servers, link)
                 TAILQ_FOREACH(server_pool, &server->pools, link)
                         TAILQ_FOREACH(worker, &server_pool->pool->workers, link)
-                                if (server_pool_visible(server_pool, viewer) && n < service->manager->quota.workers &&
+                                if (server_pool_visible(server_pool, viewer) &&
+                                    n < service->manager->quota.counts.workers &&
                                     (paths[n] = worker_object_path(worker)))
                                         n++;
 

@@ -365,9 +365,9 @@ static void check_books(const Fuzz *fuzz) {
                         n_processes += server_pool->pool->n_processes;
         TAILQ_FOREACH(client, &fuzz->manager->clients, link)
                 n_calls += client->n_calls;
-        assert_number(quota->workers, n_processes);
-        assert_true(quota->calls >= n_calls); /* lists are asked for on nobody's account */
-        assert_number(quota->sessions, sessions_open(fuzz->manager, QUOTA_EVERYBODY));
+        assert_number(quota->counts.workers, n_processes);
+        assert_true(quota->counts.calls >= n_calls); /* lists are asked for on nobody's account */
+        assert_number(quota->counts.sessions, sessions_open(fuzz->manager, QUOTA_EVERYBODY));
 }
 
 /* The loop, until nothing is left to do now */
@@ -533,19 +533,19 @@ static void end(Fuzz *fuzz) {
                 client_end(&fuzz->clients[c]);
         for (unsigned i = 0; i < ROUNDS_MAX; i++) {
                 turn(fuzz);
-                if (quota->sessions == 0)
+                if (quota->counts.sessions == 0)
                         break;
                 stop_servers(fuzz);
         }
-        assert_number(quota->sessions, 0);
+        assert_number(quota->counts.sessions, 0);
         for (unsigned c = 0; c < SESSIONS_MAX; c++)
                 assert_number(fuzz->clients[c].fd, -EBADF);
         stop_servers(fuzz);
         turn(fuzz);
-        assert_number(quota->calls, 0);
-        assert_number(quota->workers, 0);
-        assert_number(quota->queued_bytes, 0);
-        assert_number(quota->payload_bytes, 0);
+        assert_number(quota->counts.calls, 0);
+        assert_number(quota->counts.workers, 0);
+        assert_number(quota->counts.queued_bytes, 0);
+        assert_number(quota->counts.payload_bytes, 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
