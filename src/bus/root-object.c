@@ -177,20 +177,28 @@ static int method_start_server(sd_bus_message *message, void *userdata, sd_bus_e
         return start(service, message, &spec, error);
 }
 
-/* Who may manage does so for all. */
-static int method_stop_server(sd_bus_message *message, void *userdata, sd_bus_error *error) {
-        Service *service = userdata;
+/* Who may manage does so for all. Returns 0 where it is still to be found out whether he may. */
+static int enter_to_manage(Service *service, sd_bus_message *message, const char *method, Server **ret,
+                           sd_bus_error *error) {
         const char *name;
-        Server *server;
         int r;
 
         r = sd_bus_message_read(message, "s", &name);
         if (r < 0)
                 return r;
-        r = find_server(service, name, &server, error);
+        r = find_server(service, name, ret, error);
         if (r < 0)
                 return r;
-        r = authorize_manage(service, message, &(Question){ name, "StopServer", NULL }, error);
+
+        return authorize_manage(service, message, &(Question){ name, method, NULL }, error);
+}
+
+static int method_stop_server(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        Service *service = userdata;
+        Server *server;
+        int r;
+
+        r = enter_to_manage(service, message, "StopServer", &server, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -201,20 +209,13 @@ static int method_stop_server(sd_bus_message *message, void *userdata, sd_bus_er
 static int method_restart_server(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Service *service = userdata;
         Failure failure = {};
-        const char *name;
         Server *server;
         int r;
 
-        r = sd_bus_message_read(message, "s", &name);
-        if (r < 0)
-                return r;
-        r = find_server(service, name, &server, error);
-        if (r < 0)
-                return r;
-        r = authorize_manage(service, message, &(Question){ name, "RestartServer", NULL }, error);
+        r = enter_to_manage(service, message, "RestartServer", &server, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
-        r = manager_get_callable(service->manager, name, &server, &failure);
+        r = manager_get_callable(service->manager, server->config->name, &server, &failure);
         if (r < 0)
                 return bus_error_set_failure(error, &failure);
 

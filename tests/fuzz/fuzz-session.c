@@ -1,6 +1,7 @@
 /* The state machine of sessions: the input is what clients write on them and what the servers' workers do, in pieces
- * that begin with '\1' and a letter. Whatever it is, each request of a client has as many answers as it may have, on
- * its own session, all that is said is one object a line, and nothing is left at the end. */
+ * that begin with '\1' and a letter; a first one of 'W' says more of how things are set up. Whatever it is, each
+ * request of a client has as many answers as it may have, on its own session, all that is said is one object a line,
+ * and nothing is left at the end. */
 
 #include <sys/socket.h>
 #include <systemd/sd-event.h>
@@ -36,7 +37,8 @@ typedef struct FakeId {
 
 typedef struct FakeClient {
         struct Fuzz *fuzz;
-        int fd; /* -EBADF: not opened, or gone */
+        int fd; /* what it reads; -EBADF: not opened, or gone */
+        int to; /* what it writes, where that is another one */
         bool ended;
         bool closed;              /* its server is gone, and with it its session, answered or not */
         LineReader written, read; /* what it wrote, and what it was sent */
@@ -53,6 +55,8 @@ typedef struct Fuzz {
         Manager *manager;
         Server *servers[2];
         uint8_t way;
+        bool pipes;  /* that clients have, as programs on their stdin and stdout, and not sockets */
+        bool stable; /* lists are kept */
         FakeClient clients[SESSIONS_MAX];
         LineReader inputs[FAKE_PROCESSES_MAX]; /* what the workers were sent */
         pid_t pids[FAKE_PROCESSES_MAX];
@@ -244,6 +248,7 @@ static const LineHandlers read_handlers = { .line = on_read, .oversized = on_end
 
 static void client_gone(FakeClient *client) {
         client->fd = safe_close(client->fd);
+        client->to = safe_close(client->to);
         line_reader_done(&client->written);
         line_reader_done(&client->read);
         for (unsigned i = 0; i < client->n_ids; i++)
@@ -251,14 +256,14 @@ static void client_gone(FakeClient *client) {
         free(client->question);
         free(client->state);
         free(client->cursor);
-        *client = (FakeClient){ .fuzz = client->fuzz, .fd = -EBADF };
+        *client = (FakeClient){ .fuzz = client->fuzz, .fd = -EBADF, .to = -EBADF };
 }
 
 static void client_read(FakeClient *client) {
         static char bytes[65536];
         ssize_t n;
 
-        while (client->fd >= 0 && (n = recv(client->fd, bytes, sizeof(bytes), MSG_DONTWAIT)) >= 0) {
+        while (client->fd >= 0 && (n = read(client->fd, bytes, sizeof(bytes))) >= 0) {
                 if (n == 0) {
                         /* Where the client ended it, all that it asked is answered. */
                         for (unsigned i = 0; i < client->n_ids && client->ended && !client->closed; i++)
@@ -277,10 +282,17 @@ static void client_open(FakeClient *client) {
         Fuzz *fuzz = client->fuzz;
         Failure failure = {};
         const char *id;
-        int pair[2], r;
+        int input[2], output[2], r;
 
-        assert_true(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) >= 0);
-        client->fd = pair[1];
+        if (fuzz->pipes) {
+                assert_true(pipe2(input, O_CLOEXEC | O_NONBLOCK) >= 0 && pipe2(output, O_CLOEXEC | O_NONBLOCK) >= 0);
+                client->fd = output[0];
+                client->to = input[1];
+        } else {
+                assert_true(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, input) >= 0);
+                client->fd = input[1];
+                output[1] = fcntl(input[0], F_DUPFD_CLOEXEC, 3);
+        }
         client->written.limit = fuzz->way & 32 ? (size_t)16 << 20 : fuzz->way & 16 ? LINE_MAX_SMALL : 65536;
         client->read.limit = (size_t)64 << 20;
         r = session_open(fuzz->manager,
@@ -288,8 +300,8 @@ static void client_open(FakeClient *client) {
                                          .servers = fuzz->servers,
                                          .n_servers = fuzz->way & 32 ? 2 : 1,
                                          .joined = fuzz->way & 32,
-                                         .input = pair[0],
-                                         .output = fcntl(pair[0], F_DUPFD_CLOEXEC, 3) },
+                                         .input = input[0],
+                                         .output = output[1] },
                          &id, &failure);
         if (r < 0)
                 assert_failed(__FILE__, __LINE__, failure_message(&failure));
@@ -416,7 +428,7 @@ static void client_write(FakeClient *client, const char *text, size_t size) {
                 client_open(client);
         expand(client->fuzz, client, text, size, &said);
         if (!client->ended && buffer_size(&said) > 0) {
-                n = send(client->fd, buffer_data(&said), buffer_size(&said), MSG_DONTWAIT | MSG_NOSIGNAL);
+                n = write(client->to >= 0 ? client->to : client->fd, buffer_data(&said), buffer_size(&said));
                 if (n > 0)
                         assert_number(line_reader_feed(&client->written, buffer_data(&said), n, &written, client), 0);
         }
@@ -429,7 +441,10 @@ static void client_end(FakeClient *client) {
 
         client->ended = true;
         line_reader_flush(&client->written, &written, client);
-        assert_true(shutdown(client->fd, SHUT_WR) >= 0);
+        if (client->to >= 0)
+                client->to = safe_close(client->to);
+        else
+                assert_true(shutdown(client->fd, SHUT_WR) >= 0);
 }
 
 static void say(Fuzz *fuzz, FakeProcess *process, unsigned f, const char *text, size_t size) {
@@ -504,6 +519,7 @@ static Server *add_server(Fuzz *fuzz, const char *name) {
         assert_true(config);
         config->command = strdup("/fuzzed");
         config->era = eras[(fuzz->way & 3) ^ (fuzz->servers[0] && fuzz->way & 128 ? 3 : 0)];
+        config->lists = fuzz->stable ? SERVER_LISTS_STATIC : SERVER_LISTS_AUTO;
         config->scope = scopes[fuzz->way >> 2 & 1];
         config->pool.concurrency = fuzz->way & 8 ? 1 : 4;
         config->pool.max = 2;
@@ -560,8 +576,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         (void)signal(SIGPIPE, SIG_IGN);
         log_open(LOG_EMERG);
         fuzz.way = data[0];
+        if (size > 3 && data[1] == PIECE && data[2] == 'W') {
+                fuzz.pipes = data[3] & 1;
+                fuzz.stable = data[3] & 2;
+        }
         for (unsigned c = 0; c < SESSIONS_MAX; c++)
-                fuzz.clients[c] = (FakeClient){ .fuzz = &fuzz, .fd = -EBADF };
+                fuzz.clients[c] = (FakeClient){ .fuzz = &fuzz, .fd = -EBADF, .to = -EBADF };
         assert_true(sd_event_new(&fuzz.event) >= 0);
         assert_true(manager_new(fuzz.event, &fuzz.fake.launcher, NULL, NULL, no_folders, /* required= */ false,
                                 &handlers, &fuzz, &fuzz.manager) >= 0);
