@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <systemd/sd-id128.h>
 
@@ -14,19 +15,12 @@
 
 #define TEXTS_MAX ((size_t)64 << 20) /* bytes of one file: no larger message comes */
 
-/* A file has these texts, each with its NUL, and is named by the job's id. */
-enum {
-        TEXT_BUS,
-        TEXT_UID,
-        TEXT_CALLER,
-        TEXT_SERVER,
-        TEXT_METHOD,
-        TEXT_TOOL,
-        TEXT_TIMEOUT,
-        TEXT_BOUND,
-        TEXT_PARAMS,
-        _TEXT_MAX
-};
+#define STALE_TIME 3600 /* seconds: nobody comes any more for what was left so long ago */
+
+/* A file is named "BUS-JOB" by their ids, for its caller's name means something on that bus alone, and has these texts,
+ * each with its NUL. */
+#define NAME_SIZE (2 * SD_ID128_STRING_MAX)
+enum { TEXT_UID, TEXT_CALLER, TEXT_SERVER, TEXT_METHOD, TEXT_TOOL, TEXT_TIMEOUT, TEXT_BOUND, TEXT_PARAMS, _TEXT_MAX };
 
 static int write_texts(int folder, const char *name, const char *const texts[static _TEXT_MAX]) {
         Buffer bytes = {};
@@ -61,7 +55,7 @@ static int open_folder(const Service *service) {
         return fd < 0 ? -errno : fd;
 }
 
-/* The bus on which its caller's name means something; "" where it has no id */
+/* "" where it has no id */
 static const char *bus_id(const Service *service, char text[static SD_ID128_STRING_MAX]) {
         sd_id128_t id;
 
@@ -97,7 +91,7 @@ static int charge(Service *service, const JobSpec *spec, Failure *failure) {
 int handover_job(Service *service, const JobSpec *spec, char **ret, Failure *failure) {
         _cleanup_(closep) int folder = -EBADF;
         _cleanup_(freep) char *path = NULL;
-        char uid[16], timeout[24], id[SD_ID128_STRING_MAX], bus[SD_ID128_STRING_MAX];
+        char uid[16], timeout[24], id[SD_ID128_STRING_MAX], bus[SD_ID128_STRING_MAX], name[NAME_SIZE];
         sd_id128_t random;
         int r;
 
@@ -116,11 +110,12 @@ int handover_job(Service *service, const JobSpec *spec, char **ret, Failure *fai
                 r = folder = open_folder(service);
         if (r >= 0)
                 r = job_path(sd_id128_to_string(random, id), &path);
+        (void)snprintf(name, sizeof(name), "%s-%s", bus_id(service, bus), id);
         if (r >= 0)
-                r = write_texts(folder, id,
-                                (const char *const[]){ bus_id(service, bus), uid, service->caller->name, spec->server,
-                                                       spec->method, spec->tool ?: "", timeout,
-                                                       spec->bound ? "bound" : "", spec->params });
+                r = write_texts(folder, name,
+                                (const char *const[]){ uid, service->caller->name, spec->server, spec->method,
+                                                       spec->tool ?: "", timeout, spec->bound ? "bound" : "",
+                                                       spec->params });
         if (r < 0) {
                 log_warning("a job can't be left to the next service: %s", strerror(-r));
                 return -EOPNOTSUPP;
@@ -149,15 +144,8 @@ void handover_start_next(Service *service) {
 
 static void take(Service *service, const char *id, char *const texts[static _TEXT_MAX]) {
         Client *client = client_new(texts[TEXT_CALLER]);
-        char bus[SD_ID128_STRING_MAX];
         Failure failure = {};
         Job *job;
-
-        if (!streq(texts[TEXT_BUS], bus_id(service, bus))) {
-                log_info("job %s was left by a service on another bus", id);
-                client_free(client);
-                return;
-        }
 
         if (!client) {
                 log_error("a job that was left can't be started: out of memory");
@@ -216,31 +204,66 @@ static int split(Buffer *bytes, char *ret[static _TEXT_MAX]) {
         return buffer_size(bytes) == 0 ? 0 : -EINVAL;
 }
 
+static void remove_stale(int folder, const char *name) {
+        struct stat st;
+
+        if (fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) >= 0 && time(NULL) - st.st_mtime > STALE_TIME)
+                (void)unlinkat(folder, name, 0);
+}
+
 static void take_file(Service *service, int folder, const char *name) {
-        char *texts[_TEXT_MAX];
+        char *texts[_TEXT_MAX], bus[SD_ID128_STRING_MAX];
+        const char *dash = strchr(name, '-'), *ours = bus_id(service, bus);
         Buffer bytes = {};
+        sd_id128_t id;
         int r;
+
+        if (!dash || sd_id128_from_string(dash + 1, &id) < 0)
+                return;
+        if (strlen(ours) != (size_t)(dash - name) || strncmp(ours, name, dash - name) != 0) {
+                remove_stale(folder, name);
+                return;
+        }
 
         r = read_texts(folder, name, &bytes);
         if (r >= 0)
                 r = split(&bytes, texts);
         if (r >= 0)
-                take(service, name, texts);
+                take(service, dash + 1, texts);
         else
                 log_warning("what was left as job %s can't be read: %s", name, strerror(-r));
         buffer_done(&bytes);
 }
 
 void handover_take(Service *service) {
-        DIR *folder = service->jobs_folder ? opendir(service->jobs_folder) : NULL;
+        DIR *folder = service->jobs_folder && service->phase == SERVICE_RUNNING ? opendir(service->jobs_folder) : NULL;
         const struct dirent *entry;
-        sd_id128_t id;
 
         if (!folder)
                 return;
 
         while ((entry = readdir(folder)))
-                if (sd_id128_from_string(entry->d_name, &id) >= 0)
-                        take_file(service, dirfd(folder), entry->d_name);
+                take_file(service, dirfd(folder), entry->d_name);
         (void)closedir(folder);
+}
+
+static int on_left(sd_event_source *source _unused_, const struct inotify_event *event _unused_, void *userdata) {
+        handover_take(userdata);
+        return 0;
+}
+
+/* Without a watch, jobs are found when somebody asks for them. */
+void handover_watch(Service *service) {
+        _cleanup_(closep) int folder = service->jobs_folder ? open_folder(service) : -ENOENT;
+        int r;
+
+        if (folder < 0)
+                return;
+
+        r = sd_event_add_inotify(service->event, &service->left_source, service->jobs_folder, IN_MOVED_TO | IN_ONLYDIR,
+                                 on_left, service);
+        if (r < 0)
+                log_warning("what other services leave in %s isn't seen at once: %s", service->jobs_folder,
+                            strerror(-r));
+        handover_take(service);
 }

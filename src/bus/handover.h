@@ -10,8 +10,11 @@
  * has too much of. -EOPNOTSUPP where it can't be left behind, which sets none. */
 int handover_job(Service *service, const JobSpec *spec, char **ret, Failure *failure);
 
-/* Takes what the last service left. Objects are registered by then. */
+/* Takes what the last service left, if this one isn't leaving itself. Objects are registered by then. */
 void handover_take(Service *service);
+
+/* From now on as well: where no systemd starts services, the last one may still read what was sent to it before. */
+void handover_watch(Service *service);
 
 /* The name is free: has the bus start the next service, if something was left for it. */
 void handover_start_next(Service *service);

@@ -270,6 +270,11 @@ static int find(sd_bus *bus, const char *path, const char *interface _unused_, v
                 return r;
 
         job = manager_find_job(service->manager, id);
+        if (!job) {
+                /* Its path may be known before what was left is noticed. */
+                handover_take(service);
+                job = manager_find_job(service->manager, id);
+        }
         if (!job || !visible(job, authorize_viewer(service, bus)))
                 return 0;
 

@@ -333,6 +333,7 @@ int service_new(sd_event *event, Launcher *launcher, const ServiceOptions *optio
         if (r < 0)
                 return r;
 
+        handover_watch(service);
         service_maybe_idle(service);
         *ret = TAKE_PTR(service);
         return 0;
@@ -350,6 +351,7 @@ Service *service_free(Service *service) {
         sd_event_source_disable_unref(service->leave_source);
         sd_event_source_disable_unref(service->trim_source);
         sd_event_source_disable_unref(service->end_source);
+        sd_event_source_disable_unref(service->left_source);
         turns_done(service);
         sd_event_source_disable_unref(service->passed_source);
         sd_event_source_disable_unref(service->queue_source);

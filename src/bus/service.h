@@ -33,7 +33,7 @@ struct Service {
         ServicePhase phase;
         bool stopping;                       /* was told to */
         uint64_t idle_since, leave_deadline; /* usec, CLOCK_MONOTONIC */
-        sd_event_source *idle_source, *leave_source, *end_source, *trim_source;
+        sd_event_source *idle_source, *leave_source, *end_source, *trim_source, *left_source;
         char *jobs_folder;   /* where jobs are left for the next service; NULL: there is none */
         bool left_something; /* there, and the next one is to be started */
 

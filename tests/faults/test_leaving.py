@@ -1,6 +1,7 @@
 """What comes in the moment in which the service leaves for being idle."""
 
 import json
+import os
 import random
 import socket
 import threading
@@ -9,6 +10,7 @@ import time
 import pytest
 
 from caller import JOB, CallFailed, check_failure, read_fd, text_of, variants
+from raw_connection import RawBus
 from service import SANITIZED
 from session import Session
 from waiting import eventually
@@ -157,6 +159,55 @@ def test_jobs_are_left_within_limits(leaving):
         assert caller.job_done(path)["State"] == "succeeded"
         caller.cancel_job(path)
     service.wait_gone(service.old)
+
+
+@pytest.fixture
+def leave(service, caller):
+    """Leaves a job to a service that runs already, as one does that still reads what was sent to it before."""
+    folder = service.runtime / "mcp-exec/jobs"
+    with RawBus(service.bus.address) as raw:
+        bus = raw.server_id
+
+    def leave(message, bus=bus):
+        job = f"a{random.getrandbits(124):031x}"  # a digit would be escaped in its path
+        texts = [str(os.getuid()), caller.unique_name, "echo", "tools/call", "echo", "60000000", "", json.dumps({"message": message})]
+        (folder / ".new").write_bytes(b"".join(text.encode() + b"\0" for text in texts))
+        return (folder / ".new").rename(folder / f"{bus}-{job}"), f"/org/example/McpExec/job/{job}"
+
+    service.echo("echo")
+    caller.reload()
+    return leave
+
+
+def test_a_job_that_is_left_to_one_that_runs(service, caller, leave):
+    """Where no systemd starts services, the next may be there before the last one has read all; it is told by the folder."""
+    finished = caller.signals("Finished", JOB)
+    file, path = leave("hi")
+    eventually(lambda: [one for one in finished.seen if one[:2] == (path, "succeeded")], "its caller is told")
+    assert text_of(caller.job_text(path)) == "hi"
+    assert not file.exists()
+    caller.cancel_job(path)
+
+
+def test_a_job_that_is_asked_for_as_soon_as_it_is_left(service, caller, leave):
+    for n in range(50):
+        _, path = leave(f"<{n}>")
+        assert caller.job(path)["State"] in ("running", "succeeded")
+        assert caller.job_done(path)["State"] == "succeeded"
+        assert text_of(caller.job_text(path)) == f"<{n}>"
+        caller.cancel_job(path)
+
+
+def test_jobs_of_another_bus_stay(service, caller, leave):
+    """For an hour: then nobody comes for them."""
+    file, path = leave("hi", bus="0123456789abcdef" * 2)
+    old, _ = leave("hi", bus="0123456789abcdef" * 2)
+    os.utime(old, (time.time() - 4000,) * 2)
+    own, own_path = leave("own")
+    assert caller.job_done(own_path)["State"] == "succeeded"
+    assert path not in caller.jobs() and file.exists() and not own.exists()
+    assert not old.exists()
+    caller.cancel_job(own_path)
 
 
 @pytest.mark.parametrize("way", ["call", "file", "session"])

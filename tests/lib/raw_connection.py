@@ -34,8 +34,10 @@ class RawConnection:
 
     def authenticate(self, fds=False):
         """fds: messages may bring file descriptors."""
-        for line in [auth_line()] + fds * [b"NEGOTIATE_UNIX_FD\r\n"]:
-            self.send(line)
+        self.send(auth_line())
+        self.server_id = self.line().split()[-1].decode()
+        if fds:
+            self.send(b"NEGOTIATE_UNIX_FD\r\n")
             self.line()
         self.send(b"BEGIN\r\n")
 
