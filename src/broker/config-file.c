@@ -306,6 +306,12 @@ static void check_server(ConfigReader *reader, const cJSON *object, ServerConfig
                 report_key(reader, "tools_digest",
                            "tools_digest is for MCP servers whose process has more than one call");
 
+        if (one && config->pool.answers_cancel) {
+                config_enter(reader, "pool");
+                config_report(reader, "pool.answers_cancel can't be had with protocol %s: it knows no cancel",
+                              server_protocol_to_string(config->protocol));
+                config_leave(reader);
+        }
         if (one && said(object, "pool", "concurrency") && config->pool.concurrency != 1) {
                 config_enter(reader, "pool");
                 config_report(reader, "pool.concurrency can only be 1 with protocol %s",

@@ -87,6 +87,7 @@ static int on_timer(sd_event_source *source, uint64_t usec _unused_, void *userd
 /* The timer fires at what was the next end when it was set, as others here. */
 static void watch(Manager *manager, uint64_t expires) {
         int enabled = SD_EVENT_OFF;
+        uint64_t armed = USEC_INFINITY;
 
         if (!manager->job_timer) {
                 (void)sd_event_add_time(manager->event, &manager->job_timer, CLOCK_MONOTONIC, expires, 0, on_timer,
@@ -95,7 +96,8 @@ static void watch(Manager *manager, uint64_t expires) {
         }
 
         (void)sd_event_source_get_enabled(manager->job_timer, &enabled);
-        if (enabled != SD_EVENT_OFF)
+        (void)sd_event_source_get_time(manager->job_timer, &armed);
+        if (enabled != SD_EVENT_OFF && armed <= expires)
                 return;
         (void)sd_event_source_set_time(manager->job_timer, expires);
         (void)sd_event_source_set_enabled(manager->job_timer, SD_EVENT_ONESHOT);

@@ -117,6 +117,8 @@ int handover_job(Service *service, const JobSpec *spec, char **ret, Failure *fai
                                                        spec->tool ?: "", timeout, spec->bound ? "bound" : "",
                                                        spec->params });
         if (r < 0) {
+                quota_release_job(&service->manager->quota, service->caller->uid);
+                quota_release_waiting(&service->manager->quota, service->caller->uid, strlen(spec->params));
                 log_warning("a job can't be left to the next service: %s", strerror(-r));
                 return -EOPNOTSUPP;
         }

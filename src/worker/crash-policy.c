@@ -21,6 +21,8 @@ void crash_policy_note(CrashPolicy *policy, unsigned burst, uint64_t interval, u
                 return;
 
         policy->crashed = now;
+        if (crash_policy_closed(policy, now))
+                return; /* what was started before it closed tells nothing new */
         policy->remember_until = usec_add(now, interval);
 
         /* What is overwritten next is the oldest of the last burst. */

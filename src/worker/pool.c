@@ -282,19 +282,21 @@ static void fail_overdue(Request *request, uint64_t now) {
         const ServerConfig *config = pool->config;
         Worker *worker = request->worker;
         bool capped = now >= request->deadline_max;
+        double seconds = (double)(capped ? config->timeouts.call_max : request_timeout(request, config)) / USEC_PER_SEC;
+        const char *which = capped ? "timeouts.call_max" : request->timeout ? "the option timeout" : "timeouts.call";
         Failure failure = {};
 
-        if (!worker)
+        if (!worker && request->sent > 0)
+                failure_set(&failure, FAILURE_TIMEOUT,
+                            "Server %s: no answer within %.3g s (%s): its worker died, and no other one was free%s",
+                            config->name, seconds, which, request->retried ? "; the call may have run" : "");
+        else if (!worker)
                 failure_set(&failure, FAILURE_TIMEOUT,
                             "Server %s: no worker was free within %.3g s (timeouts.start and timeouts.call)",
                             config->name, (double)(config->timeouts.start + config->timeouts.call) / USEC_PER_SEC);
         else
                 failure_set(&failure, FAILURE_TIMEOUT, "Server %s: no answer within %.3g s (%s)%s%s", config->name,
-                            (double)(capped ? config->timeouts.call_max : request_timeout(request, config)) /
-                                    USEC_PER_SEC,
-                            capped             ? "timeouts.call_max"
-                            : request->timeout ? "the option timeout"
-                                               : "timeouts.call",
+                            seconds, which,
                             worker->last_stray ? "; the last line of its stdout that was no message: " : "",
                             worker->last_stray ?: "");
 
@@ -356,13 +358,16 @@ void pool_watch_deadline(Pool *pool, uint64_t deadline) {
 
 int pool_refuse_failing(Pool *pool, Failure *failure) {
         uint64_t now = pool_now(pool);
+        char often[80] = "again, when it was tried anew";
 
-        return failure_set(
-                failure, FAILURE_UNAVAILABLE,
-                "Server %s failed %u times within %.3g s (restart); the next try is in %.0f s. The last time: %s",
-                pool->config->name, pool->config->restart.burst, (double)pool->config->restart.interval / USEC_PER_SEC,
-                (double)(pool->crashes.retry_at - MIN(now, pool->crashes.retry_at)) / USEC_PER_SEC + 0.5,
-                failure_message(&pool->last_crash));
+        if (pool->crashes.n_trips <= 1)
+                (void)snprintf(often, sizeof(often), "%u times within %.3g s", pool->config->restart.burst,
+                               (double)pool->config->restart.interval / USEC_PER_SEC);
+        return failure_set(failure, FAILURE_UNAVAILABLE,
+                           "Server %s failed %s (restart); the next try is in %.0f s. The last time: %s",
+                           pool->config->name, often,
+                           (double)(pool->crashes.retry_at - MIN(now, pool->crashes.retry_at)) / USEC_PER_SEC + 0.5,
+                           failure_message(&pool->last_crash));
 }
 
 bool pool_failing(const Pool *pool) {
@@ -390,6 +395,7 @@ int pool_submit(Pool *pool, Request *request, Failure *failure) {
         request->pool = pool;
         request->worker = NULL;
         request->retried = false;
+        request->sent = 0;
         request->held = false;
         /* Until it is sent: the time for a worker's start and for the calls before it. Then its own clock starts. */
         request->deadline = request->deadline_max =

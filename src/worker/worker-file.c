@@ -35,6 +35,7 @@ void worker_on_moved(void *userdata) {
         uint64_t now = worker_now(worker);
         Request *request;
 
+        worker_moved_while_owing(worker);
         TAILQ_FOREACH(request, &worker->requests, link)
                 if (request->file && !request->held && request->end >= channel_written(worker->channel))
                         request->deadline =

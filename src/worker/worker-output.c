@@ -137,7 +137,8 @@ bool worker_fail_asker(Worker *worker, const IdFinder *finder, FailureCode code,
 
         request = worker->wire->found_id ? find_request(worker, id) : TAILQ_FIRST(&worker->requests);
         if (!request)
-                return false;
+                return worker->wire->found_id &&
+                       worker_heard_of(worker, id, /* ended= */ true, /* went_on= */ code == FAILURE_TOO_LARGE);
 
         finish_failed(worker, request, code, "%s", why);
         return true;
@@ -287,14 +288,14 @@ void worker_on_message(Worker *worker, const McpMessage *message, const char *li
                 on_notification(worker, message);
                 break;
         case MCP_NOISE: {
-                Request *request =
-                        message->ours && !message->method.data ? find_request(worker, message->number) : NULL;
+                bool answers = message->ours && !message->method.data;
+                Request *request = answers ? find_request(worker, message->number) : NULL;
 
                 if (request)
                         finish_failed(worker, request, FAILURE_PROTOCOL_ERROR,
                                       "its answer is neither a result nor an error: %.*s", (int)MIN(size, LINE_SHOWN),
                                       line);
-                else
+                else if (!answers || !worker_heard_of(worker, message->number, /* ended= */ true, /* went_on= */ false))
                         worker_on_stray(worker, line, size);
                 break;
         }

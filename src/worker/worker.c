@@ -176,7 +176,7 @@ bool worker_available(const Worker *worker) {
 
 bool worker_available_pinned(const Worker *worker) {
         return (worker->state == WORKER_READY || worker->state == WORKER_DRAINING) && !worker->hung_up &&
-               !worker->suspect && !channel_blocked(worker->channel);
+               (!worker->suspect || worker->state == WORKER_DRAINING) && !channel_blocked(worker->channel);
 }
 
 void worker_hold(Worker *worker) {
@@ -302,7 +302,7 @@ static void on_ready_timer(Worker *worker) {
 
         if (now >= worker_owes_until(worker)) {
                 worker->let_go = "didn't end a call that was cancelled";
-                if (worker->n_requests == 0)
+                if (idle)
                         worker_stop(worker, /* impatient= */ true);
                 else
                         worker_drain(worker);
@@ -318,9 +318,14 @@ static void on_ready_timer(Worker *worker) {
         if (worker->ping_id && now >= worker->ping_deadline) {
                 /* One that is busy may well answer afterwards; until then it gets no more. The next one is as warm as
                  * this one was, and no longer. */
-                if (idle) {
+                if (idle && worker_owes_until(worker) == USEC_INFINITY) {
                         worker->pool->prestart = true;
                         worker->pool->inherited_activity = worker->last_active;
+                        if (worker->suspect) {
+                                worker->let_go = "didn't answer a ping after a call was cancelled";
+                                worker_stop(worker, /* impatient= */ true);
+                                return;
+                        }
                         worker_fail(worker, FAILURE_WORKER_DIED, "it didn't answer a ping");
                         return;
                 }
@@ -392,9 +397,16 @@ void worker_check(Worker *worker) {
 
 void worker_answered_ping(Worker *worker) {
         worker->ping_id = 0;
-        worker->suspect = worker_busy_with_cancelled(worker);
         worker->last_check = worker_now(worker);
-        worker_rearm(worker);
+        if (worker->ping_again) {
+                worker->ping_again = false;
+                worker_check(worker);
+                return;
+        }
+
+        worker->suspect = worker_busy_with_cancelled(worker);
+        if (worker->state == WORKER_READY)
+                worker_rearm(worker);
         pool_dispatch(worker->pool);
 }
 

@@ -89,10 +89,10 @@ struct Worker {
         bool accounted;                /* its failure has been told to those who waited for it */
         unsigned n_unapproved;         /* it gets no call before its owner has looked at it so often */
         bool suspect;                  /* a call was given up: it has to answer a ping first */
+        bool ping_again;               /* and that has to be a later one than it has now */
         GivenUp given_up[WORKER_GIVEN_UP];
-        unsigned n_given_up; /* ever */
-        GivenUp owed;        /* the oldest call of these that it has to answer to stay: see pool.answers_cancel */
-        const char *let_go;  /* why it is replaced, where it has heeded no cancel */
+        GivenUp owed;       /* the oldest call of these that it has to answer to stay: see pool.answers_cancel */
+        const char *let_go; /* why it is replaced, where it has heeded no cancel */
 
         Spill *spill;          /* the long line that it writes just now, where one can be an answer in a file */
         bool spills;           /* such an answer is waited for, or was a moment ago */
@@ -185,6 +185,7 @@ void worker_on_stray(Worker *worker, const char *line, size_t size);
  * writes who has given it up. And by when it has to have answered */
 bool worker_heard_of(Worker *worker, uint64_t id, bool ended, bool went_on);
 uint64_t worker_owes_until(const Worker *worker);
+void worker_moved_while_owing(Worker *worker);         /* it still reads what stands before the cancel */
 bool worker_busy_with_cancelled(const Worker *worker); /* as far as it has to answer that, and has one call at a time */
 
 /* worker-file.c: params that come from files, and results that go into them */
