@@ -136,7 +136,6 @@ static void block_signals(void) {
         (void)sigaddset(&set, SIGTERM);
         (void)sigaddset(&set, SIGINT);
         (void)sigaddset(&set, SIGHUP);
-        (void)sigaddset(&set, SIGIO); /* for who opens a file in the moment of memory_file_shared() */
         (void)sigprocmask(SIG_BLOCK, &set, NULL);
 
         /* A pipe whose reader has left, and a file over RLIMIT_FSIZE, are errors of write(2) here. */

@@ -51,7 +51,7 @@ int memory_file_open(int fd, MemoryFile **ret, const char **why) {
             fstatfs(fd, &system) < 0 || system.f_type != TMPFS_MAGIC)
                 return -EBADF;
         *why = "can't be read";
-        if ((flags & O_ACCMODE) == O_WRONLY)
+        if ((flags & O_ACCMODE) != O_RDONLY && (flags & O_ACCMODE) != O_RDWR)
                 return -EBADF;
         *why = "can still be changed: seal it with F_SEAL_WRITE and F_SEAL_SHRINK before";
         if (!(seals & F_SEAL_WRITE) || !(seals & F_SEAL_SHRINK))
@@ -103,28 +103,8 @@ int memory_file_append(MemoryFile *file, const void *data, size_t size) {
         return 0;
 }
 
-static int reopen(int fd) {
-        char path[40];
-        int opened;
-
-        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-        opened = open(path, O_RDONLY | O_CLOEXEC);
-        return opened < 0 ? -errno : opened;
-}
-
 int memory_file_seal(MemoryFile *file) {
-        int fd;
-
-        if (fcntl(file->fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-                return -errno;
-
-        /* Opened anew it counts as a reader, as what is given away does: see memory_file_shared(). */
-        fd = reopen(file->fd);
-        if (fd < 0)
-                return fd;
-        safe_close(file->fd);
-        file->fd = fd;
-        return 0;
+        return fcntl(file->fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0 ? -errno : 0;
 }
 
 uint64_t memory_file_size(const MemoryFile *file) {
@@ -153,15 +133,11 @@ int memory_file_fd(const MemoryFile *file) {
 }
 
 int memory_file_share(const MemoryFile *file) {
-        return reopen(file->fd);
-}
+        char path[40];
+        int fd;
 
-bool memory_file_shared(const MemoryFile *file) {
-        /* The kernel grants this lease to the only one who has the file open: fcntl(2), leases. It is a question here,
-         * and given back at once. */
-        if (fcntl(file->fd, F_SETLEASE, F_WRLCK) < 0)
-                return errno == EAGAIN || errno == EBUSY;
-
-        (void)fcntl(file->fd, F_SETLEASE, F_UNLCK);
-        return false;
+        /* Opened anew it has a place of its own to read from. */
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", file->fd);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        return fd < 0 ? -errno : fd;
 }

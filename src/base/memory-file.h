@@ -38,7 +38,4 @@ int memory_file_fd(const MemoryFile *file);
 /* A descriptor to give away, for reading alone; owned by the caller. -errno. */
 int memory_file_share(const MemoryFile *file);
 
-/* Whether a descriptor that was given away, or a mapping of it, is still held by anybody */
-bool memory_file_shared(const MemoryFile *file);
-
 DEFINE_CLEANUP(MemoryFile *, memory_file_free, memory_file_freep)

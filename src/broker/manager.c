@@ -253,7 +253,7 @@ int manager_new(sd_event *event, Launcher *launcher, const char *runtime_folder,
         TAILQ_INIT(&manager->clients);
         TAILQ_INIT(&manager->jobs);
         TAILQ_INIT(&manager->files);
-        TAILQ_INIT(&manager->payloads);
+        payloads_init(manager);
         TAILQ_INIT(&manager->sessions);
         r = sessions_init(manager);
         if (r < 0)

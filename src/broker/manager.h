@@ -87,9 +87,9 @@ struct Manager {
         sd_event_source *job_timer;   /* for the next one that isn't kept any longer */
         TAILQ_HEAD(, CallFile) files; /* that are looked through: the one whose turn it is first */
         sd_event_source *files_source;
-        TAILQ_HEAD(, Payload) payloads; /* that are open elsewhere alone */
-        sd_event_source *payload_timer;
-        uint64_t payload_pause; /* usec, until these are looked at again */
+        void *payloads;   /* files of results that are open anywhere: a tree of Payload, by their watches */
+        int payload_news; /* an inotify of these watches */
+        sd_event_source *payload_source;
         SessionList sessions;
         sd_event_source *sessions_source; /* what has to be done for them when the loop is back */
 };

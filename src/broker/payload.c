@@ -1,55 +1,165 @@
 #include "broker/payload.h"
 
-#define LOOK_MIN USEC_PER_SEC /* between two looks at what was given away; twice as long each time */
-#define LOOK_MAX (60 * USEC_PER_SEC)
+#include <search.h>
+#include <stdio.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+/* What an empty file takes of the kernel's memory, and of watches: fs.inotify.max_user_watches, inotify(7) */
+#define CHARGE_MIN ((uint64_t)64 << 10)
 
 struct Payload {
-        TAILQ_ENTRY(Payload) link; /* of those that are held elsewhere alone */
+        int watch; /* the key in the manager's tree */
         Manager *manager;
-        MemoryFile *file;
+        MemoryFile *file; /* NULL: is open elsewhere alone */
         uid_t uid;
+        uint64_t charged;
+        bool seen;     /* while it is found out which are still there */
+        Payload *gone; /* the next one that isn't */
 };
 
+static int compare(const void *a, const void *b) {
+        const Payload *one = a, *other = b;
+
+        return (one->watch > other->watch) - (one->watch < other->watch);
+}
+
 static void release(Payload *payload) {
-        quota_release_payload(&payload->manager->quota, payload->uid, memory_file_size(payload->file));
+        quota_release_payload(&payload->manager->quota, payload->uid, payload->charged);
         memory_file_free(payload->file);
         free(payload);
 }
 
-static void look(Manager *manager) {
-        Payload *payload, *next;
+static Payload *find(const Manager *manager, int watch) {
+        const Payload key = { .watch = watch };
+        Payload *const *found = tfind(&key, &manager->payloads, compare);
 
-        TAILQ_FOREACH_SAFE(payload, &manager->payloads, link, next)
-                if (!memory_file_shared(payload->file)) {
-                        TAILQ_REMOVE(&manager->payloads, payload, link);
-                        release(payload);
+        return found ? *found : NULL;
+}
+
+static void on_gone(Manager *manager, Payload *payload) {
+        (void)tdelete(payload, &manager->payloads, compare);
+        release(payload);
+}
+
+static void forget_seen(const void *node, VISIT visit, void *userdata _unused_) {
+        if (visit == preorder || visit == leaf)
+                (*(Payload *const *)node)->seen = false;
+}
+
+static void find_unseen(const void *node, VISIT visit, void *userdata) {
+        Payload *payload = *(Payload *const *)node, **gone = userdata;
+
+        if ((visit == preorder || visit == leaf) && !payload->seen) {
+                payload->gone = *gone;
+                *gone = payload;
+        }
+}
+
+/* Where more files were closed at once than the kernel has room for news, its list of watches tells which are left. */
+static void look_at_all(Manager *manager) {
+        char path[48], *line = NULL;
+        Payload *payload, *gone = NULL;
+        size_t size = 0;
+        FILE *list;
+        int watch;
+
+        (void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", manager->payload_news);
+        list = fopen(path, "re");
+        if (!list)
+                return;
+
+        twalk_r(manager->payloads, forget_seen, NULL);
+        while (getline(&line, &size, list) > 0)
+                if (sscanf(line, "inotify wd:%x", (unsigned *)&watch) == 1 && (payload = find(manager, watch)))
+                        payload->seen = true;
+        free(line);
+        (void)fclose(list);
+
+        twalk_r(manager->payloads, find_unseen, &gone);
+        while ((payload = gone)) {
+                gone = payload->gone;
+                on_gone(manager, payload);
+        }
+}
+
+/* The watch goes with the file, when its last descriptor and mapping are gone, in whatever process. */
+static void read_news(Manager *manager) {
+        char news[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
+        bool lost = false;
+        ssize_t n;
+
+        while ((n = read(manager->payload_news, news, sizeof(news))) > 0)
+                for (char *p = news; p < news + n;) {
+                        const struct inotify_event *event = (const struct inotify_event *)p;
+                        Payload *payload = find(manager, event->wd);
+
+                        lost = lost || (event->mask & IN_Q_OVERFLOW);
+                        if (payload)
+                                on_gone(manager, payload);
+                        p += sizeof(*event) + event->len;
                 }
+        if (lost)
+                look_at_all(manager);
 }
 
-static void look_again(Manager *manager, uint64_t pause) {
-        manager->payload_pause = MIN(pause, LOOK_MAX);
-        (void)sd_event_source_set_time_relative(manager->payload_timer, manager->payload_pause);
-        (void)sd_event_source_set_enabled(manager->payload_timer, SD_EVENT_ONESHOT);
-}
-
-static int on_timer(sd_event_source *source _unused_, uint64_t usec _unused_, void *userdata) {
-        Manager *manager = userdata;
-
-        look(manager);
-        if (!TAILQ_EMPTY(&manager->payloads))
-                look_again(manager, 2 * manager->payload_pause);
+static int on_news(sd_event_source *source _unused_, int fd _unused_, uint32_t revents _unused_, void *userdata) {
+        read_news(userdata);
         return 0;
+}
+
+static int watch_news(Manager *manager) {
+        int r;
+
+        if (manager->payload_source)
+                return 0;
+
+        manager->payload_news = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+        if (manager->payload_news < 0)
+                return -errno;
+        r = sd_event_add_io(manager->event, &manager->payload_source, manager->payload_news, EPOLLIN, on_news, manager);
+        if (r < 0)
+                manager->payload_news = safe_close(manager->payload_news);
+        return r;
+}
+
+/* A watch alone keeps no file, and takes no descriptor. */
+static int watch_file(Payload *payload) {
+        Manager *manager = payload->manager;
+        Payload **node;
+        char path[40];
+        int r;
+
+        r = watch_news(manager);
+        if (r < 0)
+                return r;
+
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", memory_file_fd(payload->file));
+        payload->watch = inotify_add_watch(manager->payload_news, path, IN_DELETE_SELF);
+        if (payload->watch < 0)
+                return errno == ENOSPC ? -EUSERS : -errno;
+        if (!(node = tsearch(payload, &manager->payloads, compare))) {
+                (void)inotify_rm_watch(manager->payload_news, payload->watch);
+                return -ENOMEM;
+        }
+        return *node == payload ? 0 : -EEXIST;
+}
+
+/* Where there is no descriptor now, the first file tries again. */
+void payloads_init(Manager *manager) {
+        manager->payload_news = -EBADF;
+        (void)watch_news(manager);
 }
 
 int payload_charge(Manager *manager, uid_t uid, uint64_t bytes, Failure *failure) {
         int r;
 
         r = quota_charge_payload(&manager->quota, uid, bytes, failure);
-        if (r >= 0 || TAILQ_EMPTY(&manager->payloads))
+        if (r >= 0 || !manager->payload_source)
                 return r;
 
         failure_done(failure);
-        look(manager);
+        read_news(manager);
         return quota_charge_payload(&manager->quota, uid, bytes, failure);
 }
 
@@ -74,47 +184,38 @@ int payload_new(Manager *manager, uid_t uid, const Outcome *outcome, Payload **r
         Payload *payload;
         int r;
 
+        bytes = MAX(bytes, CHARGE_MIN);
         r = payload_charge(manager, uid, bytes, failure);
         if (r < 0)
                 return r;
 
         payload = new0(Payload, 1);
-        r = !payload ? -ENOMEM : outcome->file ? 0 : write_result(outcome, &payload->file);
-        if (r < 0) {
+        if (!payload) {
                 quota_release_payload(&manager->quota, uid, bytes);
-                free(payload);
-                return failure_set(failure, FAILURE_UNAVAILABLE, "The result can't be held: %s", strerror(-r));
+                return failure_set(failure, FAILURE_UNAVAILABLE, "The result can't be held: out of memory");
+        }
+
+        *payload = (Payload){ .manager = manager, .uid = uid, .charged = bytes };
+        if (outcome->file)
+                payload->file = memory_file_ref(*outcome->file);
+        r = outcome->file ? 0 : write_result(outcome, &payload->file);
+        if (r >= 0)
+                r = watch_file(payload);
+        if (r < 0) {
+                release(payload);
+                return failure_set(failure, FAILURE_UNAVAILABLE, "The result can't be held: %s",
+                                   r == -EUSERS ? "no watch is left (fs.inotify.max_user_watches)" : strerror(-r));
         }
 
         if (outcome->file)
-                payload->file = TAKE_PTR(*outcome->file);
-        payload->manager = manager;
-        payload->uid = uid;
+                *outcome->file = memory_file_free(*outcome->file);
         *ret = payload;
         return 0;
 }
 
 Payload *payload_free(Payload *payload) {
-        Manager *manager;
-
-        if (!payload)
-                return NULL;
-
-        manager = payload->manager;
-        if (!memory_file_shared(payload->file)) {
-                release(payload);
-                return NULL;
-        }
-
-        if (!manager->payload_timer &&
-            sd_event_add_time_relative(manager->event, &manager->payload_timer, CLOCK_MONOTONIC, LOOK_MIN, USEC_PER_SEC,
-                                       on_timer, manager) < 0) {
-                release(payload);
-                return NULL;
-        }
-
-        TAILQ_INSERT_TAIL(&manager->payloads, payload, link);
-        look_again(manager, LOOK_MIN);
+        if (payload)
+                payload->file = memory_file_free(payload->file);
         return NULL;
 }
 
@@ -122,12 +223,13 @@ const MemoryFile *payload_file(const Payload *payload) {
         return payload->file;
 }
 
-void payloads_forget(Manager *manager) {
-        Payload *payload;
+static void free_node(void *node) {
+        release(node);
+}
 
-        while ((payload = TAILQ_FIRST(&manager->payloads))) {
-                TAILQ_REMOVE(&manager->payloads, payload, link);
-                release(payload);
-        }
-        manager->payload_timer = sd_event_source_disable_unref(manager->payload_timer);
+void payloads_forget(Manager *manager) {
+        tdestroy(manager->payloads, free_node);
+        manager->payloads = NULL;
+        manager->payload_source = sd_event_source_disable_unref(manager->payload_source);
+        manager->payload_news = safe_close(manager->payload_news);
 }

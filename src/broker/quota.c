@@ -16,6 +16,7 @@ typedef struct Limit {
 typedef struct Kind {
         size_t count; /* its offset in QuotaCounts */
         Limit user, all;
+        bool shared; /* what belongs to no user has no more than a user's share either */
 } Kind;
 
 typedef struct Charge {
@@ -24,33 +25,36 @@ typedef struct Charge {
         bool unchecked;
 } Charge;
 
-#define COUNT(member) offsetof(QuotaCounts, member)
 #define TIMES(n, member, words)                                                                                        \
         { offsetof(Settings, limits.member), sizeof(((Settings *)NULL)->limits.member), words, #member, n }
 #define LIMIT(member, words) TIMES(1, member, words)
 
-static const Kind calls = { COUNT(calls), LIMIT(calls_per_user, "calls of this user are under way"),
-                            LIMIT(calls, "calls are under way") };
-static const Kind queued_bytes = { COUNT(queued_bytes),
-                                   LIMIT(queued_bytes_per_user, "bytes of this user's calls are held"),
-                                   LIMIT(queued_bytes, "bytes of calls are held") };
-static const Kind sessions = { COUNT(sessions), LIMIT(sessions_per_user, "sessions of this user are open"),
-                               LIMIT(sessions, "sessions are open") };
-static const Kind workers = { COUNT(workers), LIMIT(workers_per_user, "workers of this user are running"),
-                              LIMIT(workers, "workers are running") };
-static const Kind jobs = { COUNT(jobs), LIMIT(jobs_per_user, "jobs of this user are under way"),
-                           LIMIT(jobs, "jobs are under way") };
-static const Kind payload_bytes = { COUNT(payload_bytes),
-                                    LIMIT(payload_bytes_per_user, "bytes of results are held for this user"),
-                                    LIMIT(payload_bytes, "bytes of results are held") };
-static const Kind waiting = { COUNT(waiting), LIMIT(waiting_messages_per_user, "messages of this user are waiting"),
-                              LIMIT(waiting_messages, "messages are waiting") };
-static const Kind waiting_bytes = { COUNT(waiting_bytes),
-                                    LIMIT(queued_bytes_per_user, "bytes of this user's messages are waiting"),
-                                    LIMIT(queued_bytes, "bytes of messages are waiting") };
-static const Kind checks = { COUNT(checks), LIMIT(polkit_checks_per_user, "calls of this user wait to be authorised"),
-                             LIMIT(polkit_checks, "calls wait to be authorised") };
-static const Kind answer_bytes = { COUNT(answer_bytes), {}, TIMES(4, unread_bytes, "bytes of answers are waiting") };
+#define KIND(counted, ...)                                                                                             \
+        { .count = offsetof(QuotaCounts, counted), __VA_ARGS__ }
+
+static const Kind calls = KIND(calls, .user = LIMIT(calls_per_user, "calls of this user are under way"),
+                               .all = LIMIT(calls, "calls are under way"));
+static const Kind queued_bytes =
+        KIND(queued_bytes, .user = LIMIT(queued_bytes_per_user, "bytes of this user's calls are held"),
+             .all = LIMIT(queued_bytes, "bytes of calls are held"));
+static const Kind sessions = KIND(sessions, .user = LIMIT(sessions_per_user, "sessions of this user are open"),
+                                  .all = LIMIT(sessions, "sessions are open"));
+static const Kind workers = KIND(workers, .user = LIMIT(workers_per_user, "workers of this user are running"),
+                                 .all = LIMIT(workers, "workers are running"));
+static const Kind jobs = KIND(jobs, .user = LIMIT(jobs_per_user, "jobs of this user are under way"),
+                              .all = LIMIT(jobs, "jobs are under way"));
+static const Kind payload_bytes =
+        KIND(payload_bytes, .user = LIMIT(payload_bytes_per_user, "bytes of results are held for this user"),
+             .all = LIMIT(payload_bytes, "bytes of results are held"), .shared = true);
+static const Kind waiting = KIND(waiting, .user = LIMIT(waiting_messages_per_user, "messages of this user are waiting"),
+                                 .all = LIMIT(waiting_messages, "messages are waiting"));
+static const Kind waiting_bytes =
+        KIND(waiting_bytes, .user = LIMIT(queued_bytes_per_user, "bytes of this user's messages are waiting"),
+             .all = LIMIT(queued_bytes, "bytes of messages are waiting"));
+static const Kind checks =
+        KIND(checks, .user = LIMIT(polkit_checks_per_user, "calls of this user wait to be authorised"),
+             .all = LIMIT(polkit_checks, "calls wait to be authorised"));
+static const Kind answer_bytes = KIND(answer_bytes, .all = TIMES(4, unread_bytes, "bytes of answers are waiting"));
 
 void quota_init(Quota *quota) {
         *quota = (Quota){};
@@ -123,10 +127,10 @@ static uint64_t number_of(const Quota *quota, const Limit *limit) {
 static int check(Quota *quota, QuotaUser *user, const Charge *charge, Failure *failure) {
         const Kind *kind = charge->kind;
         uint64_t of_user = number_of(quota, &kind->user), of_all = number_of(quota, &kind->all),
-                 own = user ? *count_of(&user->counts, kind) : 0,
+                 own = user->uid == QUOTA_EVERYBODY && !kind->shared ? 0 : *count_of(&user->counts, kind),
                  left = of_all - MIN(*count_of(&quota->counts, kind), of_all), n = charge->n;
 
-        if (user && n > of_user - MIN(own, of_user))
+        if (user->uid != QUOTA_EVERYBODY && n > of_user - MIN(own, of_user))
                 return quota_exceeded(failure, kind->user.what, of_user, kind->user.key);
         if (n > left)
                 return quota_exceeded(failure, kind->all.what, of_all, kind->all.key);
@@ -141,18 +145,17 @@ static int check(Quota *quota, QuotaUser *user, const Charge *charge, Failure *f
 
 /* All of it, or nothing */
 static int charge_all(Quota *quota, uid_t uid, const Charge *charges, size_t n, Failure *failure) {
-        QuotaUser *user = uid == QUOTA_EVERYBODY ? NULL : get_user(quota, uid);
+        QuotaUser *user = get_user(quota, uid);
         int r = 0;
 
-        if (uid != QUOTA_EVERYBODY && !user)
+        if (!user)
                 return failure_set(failure, FAILURE_LIMITS_EXCEEDED, "Out of memory");
 
         for (size_t i = 0; i < n && r >= 0; i++)
                 r = charges[i].unchecked ? 0 : check(quota, user, &charges[i], failure);
         for (size_t i = 0; i < n && r >= 0; i++) {
                 *count_of(&quota->counts, charges[i].kind) += charges[i].n;
-                if (user)
-                        *count_of(&user->counts, charges[i].kind) += charges[i].n;
+                *count_of(&user->counts, charges[i].kind) += charges[i].n;
         }
 
         put_user(quota, user);
@@ -160,7 +163,7 @@ static int charge_all(Quota *quota, uid_t uid, const Charge *charges, size_t n, 
 }
 
 static void release_all(Quota *quota, uid_t uid, const Charge *charges, size_t n) {
-        QuotaUser *user = uid == QUOTA_EVERYBODY ? NULL : find_user(quota, uid);
+        QuotaUser *user = find_user(quota, uid);
 
         for (size_t i = 0; i < n; i++) {
                 *count_of(&quota->counts, charges[i].kind) -= charges[i].n;

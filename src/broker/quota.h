@@ -4,7 +4,7 @@
 #include "worker/failure.h"
 
 /* What callers may make grow: counted per user and for all, charged here and released here. Of what is for all nobody
- * gets more than he leaves to the others, but for QUOTA_EVERYBODY. */
+ * gets more than he leaves to the others; of workers QUOTA_EVERYBODY does. */
 
 #define QUOTA_EVERYBODY ((uid_t)-1) /* for what belongs to no user: counted for all only */
 

@@ -118,16 +118,16 @@ static void on_worker_gone(void *userdata) {
                                 pool_schedule(other->pool);
 }
 
-static int on_bytes_wanted(void *userdata, uint64_t bytes, Failure *failure) {
+static int on_bytes_wanted(void *userdata, uid_t uid, uint64_t bytes, Failure *failure) {
         ServerPool *server_pool = userdata;
 
-        return payload_charge(server_pool->server->manager, server_pool->uid, bytes, failure);
+        return payload_charge(server_pool->server->manager, uid, bytes, failure);
 }
 
-static void on_bytes_gone(void *userdata, uint64_t bytes) {
+static void on_bytes_gone(void *userdata, uid_t uid, uint64_t bytes) {
         ServerPool *server_pool = userdata;
 
-        quota_release_payload(&server_pool->server->manager->quota, server_pool->uid, bytes);
+        quota_release_payload(&server_pool->server->manager->quota, uid, bytes);
 }
 
 /* extra: one more field, or NULL */

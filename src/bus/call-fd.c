@@ -21,7 +21,10 @@ static int reply_file(Call *call, sd_bus_message *message, const Outcome *outcom
         }
 
         fd = memory_file_share(payload_file(payload));
-        return fd < 0 ? fd : peers_reply_fd(call->manager->userdata, message, fd);
+        if (fd < 0)
+                return sd_bus_reply_method_errorf(message, BUS_ERROR("Unavailable"), "The result can't be opened: %s",
+                                                  strerror(-fd));
+        return peers_reply_fd(call->manager->userdata, message, fd);
 }
 
 static void answer(Call *call, const Outcome *outcome) {
@@ -53,6 +56,9 @@ static int read_call(sd_bus_message *message, CallSpec *spec, sd_bus_error *erro
         r = memory_file_open(fd, &spec->file, &why);
         if (r == -EBADF)
                 return sd_bus_error_setf(error, BUS_ERROR("InvalidArguments"), "The file of params %s", why);
+        if (r < 0 && r != -ENOMEM)
+                return sd_bus_error_setf(error, BUS_ERROR("Unavailable"), "The file of params can't be held: %s",
+                                         strerror(-r));
         return r;
 }
 

@@ -11,9 +11,10 @@ typedef struct PoolHandlers {
         int (*worker_wanted)(void *userdata, Failure *failure);
         void (*worker_gone)(void *userdata);
 
-        /* Likewise for so many bytes of a result that goes into a file */
-        int (*bytes_wanted)(void *userdata, uint64_t bytes, Failure *failure);
-        void (*bytes_gone)(void *userdata, uint64_t bytes);
+        /* Likewise for so many bytes of a result that goes into a file. uid: of who can be the only one to get it, or
+         * -1 */
+        int (*bytes_wanted)(void *userdata, uid_t uid, uint64_t bytes, Failure *failure);
+        void (*bytes_gone)(void *userdata, uid_t uid, uint64_t bytes);
 
         void (*worker_added)(void *userdata, Worker *worker);
         void (*worker_changed)(void *userdata, Worker *worker);

@@ -54,6 +54,20 @@ bool worker_spills(const Worker *worker, bool last) {
         return worker->spill || (worker->spills && worker->oversized_size == 0 && !last);
 }
 
+/* Before its end an answer doesn't tell whose it is: only where all that can have such a one are of one user. */
+static uid_t payer(const Worker *worker) {
+        const Request *request;
+        uid_t uid = (uid_t)-1;
+
+        TAILQ_FOREACH(request, &worker->requests, link)
+                if (request->large && uid == (uid_t)-1)
+                        uid = request->uid;
+                else if (request->large && request->uid != uid)
+                        return (uid_t)-1;
+
+        return uid;
+}
+
 /* In steps, so that it isn't asked for each piece */
 static int charge(void *userdata, uint64_t bytes) {
         Worker *worker = userdata;
@@ -69,8 +83,11 @@ static int charge(void *userdata, uint64_t bytes) {
                 return 0;
         }
 
+        if (worker->spilled == 0)
+                worker->spill_payer = payer(worker);
         step = MAX(CHARGE_STEP, bytes);
-        r = worker->pool->handlers->bytes_wanted(worker->pool->userdata, step, &worker->spill_failure);
+        r = worker->pool->handlers->bytes_wanted(worker->pool->userdata, worker->spill_payer, step,
+                                                 &worker->spill_failure);
         if (r < 0)
                 return r;
 
@@ -83,7 +100,7 @@ void worker_spill_done(Worker *worker) {
         if (worker->spill)
                 channel_widen(worker->channel, false);
         if (worker->spilled > 0)
-                worker->pool->handlers->bytes_gone(worker->pool->userdata, worker->spilled);
+                worker->pool->handlers->bytes_gone(worker->pool->userdata, worker->spill_payer, worker->spilled);
         worker->spill = spill_free(worker->spill);
         worker->spilled = worker->spill_room = 0;
         failure_done(&worker->spill_failure);

@@ -97,6 +97,7 @@ struct Worker {
         Spill *spill;          /* the long line that it writes just now, where one can be an answer in a file */
         bool spills;           /* such an answer is waited for, or was a moment ago */
         uint64_t spilled;      /* bytes that are charged for it */
+        uid_t spill_payer;     /* by whom; -1: nobody alone */
         uint64_t spill_room;   /* of these, not used yet */
         int spill_error;       /* the line is no good: -errno */
         Failure spill_failure; /* why no more are charged */

@@ -43,7 +43,6 @@ static void test_nobody_can_change_what_is_given_away(void) {
         assert_number(memory_file_new(&file), 0);
         assert_number(memory_file_append(file, "abc", 3), 0);
         assert_number(memory_file_seal(file), 0);
-        assert_false(memory_file_shared(file));
 
         fd = memory_file_share(file);
         assert_true(fd >= 0);
@@ -52,26 +51,6 @@ static void test_nobody_can_change_what_is_given_away(void) {
         assert_number(lseek(fd, 0, SEEK_CUR), 0);
         assert_true(write(fd, "x", 1) < 0);
         safe_close(fd);
-}
-
-static void test_shared_until_the_last_one_lets_go(void) {
-        _cleanup_(memory_file_freep) MemoryFile *file = NULL;
-        void *map;
-        int fd, other;
-
-        assert_number(memory_file_new(&file), 0);
-        assert_number(memory_file_append(file, "abc", 3), 0);
-        assert_number(memory_file_seal(file), 0);
-        fd = memory_file_share(file);
-        other = dup(fd);
-        map = mmap(NULL, 3, PROT_READ, MAP_SHARED, fd, 0);
-        assert_true(memory_file_shared(file));
-        safe_close(fd);
-        assert_true(memory_file_shared(file));
-        safe_close(other);
-        assert_true(memory_file_shared(file));
-        assert_number(munmap(map, 3), 0);
-        assert_false(memory_file_shared(file));
 }
 
 static void test_a_sealed_memfd_is_taken(void) {
@@ -117,7 +96,6 @@ static void test_anything_else_is_refused(void) {
 int main(void) {
         test_what_was_appended_is_read();
         test_nobody_can_change_what_is_given_away();
-        test_shared_until_the_last_one_lets_go();
         test_a_sealed_memfd_is_taken();
         test_anything_else_is_refused();
         return EXIT_SUCCESS;

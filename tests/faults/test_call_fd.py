@@ -12,8 +12,8 @@ import threading
 
 import pytest
 
-from caller import F_SEAL_SHRINK, F_SEAL_WRITE, JOB, CallFailed, fails, read_fd, sealed, text_of
-from service import PYTHON
+from caller import ALICE, BOB, F_SEAL_SHRINK, F_SEAL_WRITE, JOB, CallFailed, fails, read_fd, sealed, text_of
+from service import PYTHON, SANITIZED
 from waiting import eventually, settle, turn_loop
 
 MIB = 1 << 20
@@ -271,3 +271,108 @@ def test_two_large_calls_beside_a_small_one(half, onlooker):
             os.close(one.wait())
     os.close(data)
     print(f"the slowest took {seen.slowest:.3f} s")
+
+
+@pytest.fixture
+def held():
+    """File descriptors that are closed at the end; there is room for many."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 20_000
+    if before[0] < wanted:
+        if os.getuid() != 0 and before[1] < wanted:
+            pytest.skip("this test may not open so many files")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(before[1], wanted)))
+    held = []
+    yield held
+    for fd in held:
+        os.close(fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def let_go(held):
+    while held:
+        os.close(held.pop())
+
+
+def test_results_that_are_held_take_nothing_of_the_service(make_service, held):
+    """Neither its descriptors nor room that another user has."""
+    service = make_service(system=True, fds=256)
+    service.settings(limits={"payload_bytes": 128 * MIB})
+    service.echo(access={"users": [ALICE, BOB]})
+    service.start_bus()
+    service.let_others_in()
+    alice, bob = service.caller(uid=ALICE), service.caller(uid=BOB)
+    bob.call_fd("echo", "ping", b"{}")
+    before = len(service.open_fds())
+    with fails("LimitsExceeded", "limits.payload_bytes "):
+        while True:
+            held.append(alice.call_fd_raw("echo", "ping", b"{}"))
+    assert len(held) == 1024, "of 64 KiB each half of what is for all"
+    # The last one's params, and what else is under way
+    eventually(lambda: len(service.open_fds()) <= before + 4, "they take no descriptors", 30)
+    assert bob.call_fd("echo", "ping", b"{}") == b"{}"
+    pid = service.pid
+    let_go(held)
+    assert alice.call_fd("echo", "ping", b"{}") == b"{}"
+    assert service.pid == pid
+
+
+def test_a_result_that_is_held_as_a_path_stays_charged(service, caller, held):
+    """O_PATH: it reads nothing, but can be opened again."""
+    service.bulk()
+    service.settings(limits={"payload_bytes_per_user": 8 * MIB})
+    fd = caller.call_fd_raw("bulk", "tools/call", b'{"size":%d}' % (5 * MIB), tool="make")
+    held.append(os.open(f"/proc/self/fd/{fd}", os.O_PATH | os.O_CLOEXEC))
+    os.close(fd)
+    for _ in range(3):
+        with fails("LimitsExceeded", "limits.payload_bytes_per_user"):
+            caller.call_fd_raw("bulk", "tools/call", b'{"size":%d}' % (5 * MIB), tool="make")
+    let_go(held)
+    assert len(text_of(caller.call_fd("bulk", "tools/call", b'{"size":%d}' % (5 * MIB), tool="make"))) == 5 * MIB
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(SANITIZED), reason="it takes some thousand calls")
+def test_more_are_let_go_than_there_are_news_of(service, caller, held):
+    """The kernel keeps so many events that nobody has read, and each file makes two."""
+    with open("/proc/sys/fs/inotify/max_queued_events") as file:
+        queued = int(file.read())
+    with open("/proc/sys/fs/inotify/max_user_watches") as file:
+        watches = int(file.read())
+    n = queued // 2 + 500
+    if n > 15_000 or n + 1000 > watches:
+        pytest.skip("the machine has other limits")
+    service.echo(pool={"max": 1, "concurrency": 64, "queue": 64})
+    service.settings(limits={"payload_bytes_per_user": (n + 64) << 16, "payload_bytes": (n + 64) << 17})
+    while len(held) < n:
+        held += [one.wait() for one in [caller.begin_fd("echo", "ping", b"{}") for _ in range(32)]]
+    with fails("LimitsExceeded", "limits.payload_bytes_per_user"):
+        while True:
+            held.append(caller.call_fd_raw("echo", "ping", b"{}"))
+    process = service.daemon()
+    process.kill(signal.SIGSTOP)
+    total = len(held)
+    let_go(held)
+    process.kill(signal.SIGCONT)
+    # All of the room is there again, and not only that of the news that came.
+    while len(held) < total:
+        held += [one.wait() for one in [caller.begin_fd("echo", "ping", b"{}") for _ in range(min(32, total - len(held)))]]
+
+
+def test_a_result_in_the_making_is_charged_to_who_waits_for_it(make_service):
+    """Also in a pool that all share: one user's can't keep others from theirs."""
+    service = make_service(system=True)
+    service.settings(limits={"payload_bytes_per_user": 8 * MIB, "payload_bytes": 34 * MIB})
+    access = {"users": [ALICE, BOB]}
+    service.server("half", PYTHON, "-c", HALF_AN_ANSWER, protocol="lines", scope="shared", limits={"message": ROOM}, access=access,
+                   pool={"max": 4})
+    service.bulk(scope="shared", limits={"message": ROOM}, access=access)
+    service.start_bus()
+    service.let_others_in()
+    alice, bob = service.caller(uid=ALICE), service.caller(uid=BOB)
+    for _ in range(4):
+        alice.begin_fd("half", "any", b"{}")
+    eventually(lambda: kept(service) >= 7 * MIB, "she has what she may have", 30)
+    settle(1)
+    assert kept(service) <= 9 * MIB
+    assert len(text_of(bob.call_fd("bulk", "tools/call", b'{"size":3000000}', tool="make"))) == 3_000_000

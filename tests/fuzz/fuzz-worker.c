@@ -77,7 +77,7 @@ static void on_line(void *userdata _unused_, Worker *worker, const char *line, s
         assert_true(worker && (line || size == 0));
 }
 
-static int on_bytes_wanted(void *userdata, uint64_t bytes, Failure *failure) {
+static int on_bytes_wanted(void *userdata, uid_t uid _unused_, uint64_t bytes, Failure *failure) {
         Fuzz *fuzz = userdata;
 
         if (fuzz->n_bytes + bytes > BYTES_MAX)
@@ -86,7 +86,7 @@ static int on_bytes_wanted(void *userdata, uint64_t bytes, Failure *failure) {
         return 0;
 }
 
-static void on_bytes_gone(void *userdata, uint64_t bytes) {
+static void on_bytes_gone(void *userdata, uid_t uid _unused_, uint64_t bytes) {
         Fuzz *fuzz = userdata;
 
         assert_true(bytes <= fuzz->n_bytes);
