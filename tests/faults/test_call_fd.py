@@ -370,6 +370,7 @@ def test_a_result_in_the_making_is_charged_to_who_waits_for_it(make_service):
     service.start_bus()
     service.let_others_in()
     alice, bob = service.caller(uid=ALICE), service.caller(uid=BOB)
+    bob.call("bulk", "ping")
     for _ in range(4):
         alice.begin_fd("half", "any", b"{}")
     eventually(lambda: kept(service) >= 7 * MIB, "she has what she may have", 30)
