@@ -102,6 +102,10 @@ void spill_drop_result(Spill *spill, int error) {
         spill->line.file = memory_file_free(spill->line.file);
 }
 
+bool spill_holds(const Spill *spill) {
+        return spill->line.file;
+}
+
 void spill_find_id(const Spill *spill, IdFinder *finder) {
         *finder = (IdFinder){};
         id_finder_feed(finder, buffer_data(&spill->line.rest), buffer_size(&spill->line.rest));

@@ -29,6 +29,9 @@ int spill_feed(Spill *spill, const char *data, size_t size, size_t *ret_used);
 /* Nothing of the result is kept any more. error: what spill_finish() returns */
 void spill_drop_result(Spill *spill, int error);
 
+/* Whether something stands in its file: nothing before the result, or behind spill_drop_result() */
+bool spill_holds(const Spill *spill);
+
 /* After a failure: has finder go on behind what was taken. */
 void spill_find_id(const Spill *spill, IdFinder *finder);
 

@@ -96,13 +96,17 @@ static int charge(void *userdata, uint64_t bytes) {
         return 0;
 }
 
+static void uncharge(Worker *worker) {
+        if (worker->spilled > 0)
+                worker->pool->handlers->bytes_gone(worker->pool->userdata, worker->spill_payer, worker->spilled);
+        worker->spilled = worker->spill_room = 0;
+}
+
 void worker_spill_done(Worker *worker) {
         if (worker->spill)
                 channel_widen(worker->channel, false);
-        if (worker->spilled > 0)
-                worker->pool->handlers->bytes_gone(worker->pool->userdata, worker->spill_payer, worker->spilled);
+        uncharge(worker);
         worker->spill = spill_free(worker->spill);
-        worker->spilled = worker->spill_room = 0;
         failure_done(&worker->spill_failure);
         worker->oversized = (IdFinder){};
         worker->oversized_size = 0;
@@ -306,6 +310,9 @@ void worker_spill(Worker *worker, const char *piece, size_t size, bool last) {
         }
         if (worker->spill_error < 0)
                 id_finder_feed(&worker->oversized, piece + used, size - used);
+        /* What was given up is charged no longer, though the line may be long in coming to its end. */
+        if (!spill_holds(worker->spill))
+                uncharge(worker);
 
         /* What a command has written counts when it is known how it ended. */
         if (last && worker->wire != &once_protocol)

@@ -373,6 +373,6 @@ def test_a_result_in_the_making_is_charged_to_who_waits_for_it(make_service):
     bob.call("bulk", "ping")
     for _ in range(4):
         alice.begin_fd("half", "any", b"{}")
-    eventually(lambda: kept(service) >= 7 * MIB, "she has what she may have", 30)
+    eventually(lambda: kept(service) >= 7 * MIB, "one of them has what she may have: what was refused is charged no longer", 30)
     settle(1)
     assert len(text_of(bob.call_fd("bulk", "tools/call", b'{"size":3000000}', tool="make"))) == 3_000_000
