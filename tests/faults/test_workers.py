@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from caller import CallFailed, check_failure
+from caller import CallFailed, check_failure, fails
 from processes import Process
 from service import PYTHON, REPO
 from waiting import SLOWNESS, eventually, settle
@@ -141,6 +141,26 @@ def test_few_are_sent_again_at_a_time(service, onlooker, calls, sent_again):
     assert journal.read_text().count('"sleep"') == calls + sent_again
 
 
+def test_a_call_that_can_be_sent_no_second_time_says_that_it_may_have_run(service, onlooker):
+    """Its server is idempotent, but no other worker comes up. It had been sent: it isn't one that waited for a worker all the time."""
+    gate, journal = service.folder / "gate", service.folder / "journal"
+    gate.touch()
+    service.obedient("faulty", "--journal", journal, "--start-gate", gate, idempotent=True, timeouts={"start": 60, "call": 5, "stop": 0.3},
+                     restart={"burst": 100, "interval": 1})
+    onlooker()
+    caller = service.caller()
+    process = Process.of(int(caller.tool_text("faulty", "pid")))
+    gate.unlink()
+    call = caller.begin_tool("faulty", "sleep", {"seconds": 600})
+    eventually(lambda: '"sleep"' in journal.read_text(), "it has arrived")
+    process.kill()
+    with fails("Timeout", "its worker died", "may have run", "timeouts.call") as caught:
+        call.wait()
+    assert "timeouts.start" not in caught[0].message
+    assert journal.read_text().count('"sleep"') == 1
+    gate.touch()
+
+
 def test_the_time_of_the_next_try_is_said_and_kept(service, onlooker):
     """Closed after a burst of crashes, for a time that is told; an administrator's restart opens it."""
     starts = service.folder / "starts"
@@ -158,6 +178,22 @@ def test_the_time_of_the_next_try_is_said_and_kept(service, onlooker):
     assert len(starts.read_text().splitlines()) == count, "nothing was started meanwhile"
     caller.restart_server("faulty")
     assert caller.tool_text("faulty", "pid")
+
+
+def test_crashes_of_what_was_started_before_the_pool_closed_count_once(service, onlooker):
+    """They tell nothing new: the pool is closed for no longer than by the first of them."""
+    service.obedient("faulty", pool={"max": 4, "concurrency": 1, "queue": 8}, restart={"burst": 2, "interval": 60})
+    onlooker()
+    caller = service.caller()
+    calls = [caller.begin_tool("faulty", "sleep", {"seconds": 600}) for _ in range(4)]
+    eventually(lambda: len([one for one in caller.workers("faulty") if one["State"] == "ready" and one["InFlight"]]) == 4, "all are busy", 30)
+    for worker in caller.workers("faulty"):
+        Process.of(worker["Pid"]).kill()
+    for call in calls:
+        with fails("WorkerDied"):
+            call.wait()
+    with fails("Unavailable", "failed 2 times", r"next try is in ([12]?\d|30) s"):
+        caller.call_tool("faulty", "pid")
 
 
 def test_a_stable_run_forgets_the_crashes(service, onlooker):
