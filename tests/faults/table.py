@@ -108,7 +108,7 @@ ROWS = [
          "faults/test_heeding.py::test_a_ping_that_is_answered_while_the_worker_is_stopped_puts_nothing_off"),
         ("worker-slow-pings", "cancels come faster than it answers pings", "it stays",
          "faults/test_heeding.py::test_cancels_that_come_faster_than_pings_are_answered_end_no_worker"),
-        ("worker-ignores-cancels", "more workers than restart.burst are replaced since they answer no ping after a cancel", "the pool stays open",
+        ("worker-ignores-cancels", "as many workers as restart.burst are replaced since they answer no ping after a cancel", "the pool stays open",
          "faults/test_heeding.py::test_cancelled_calls_of_what_answers_no_pings_close_no_pool"),
         ("worker-cancelled-once", "it has one call in its life, and ignores the cancel", "it is told, and stopped as any other",
          "faults/test_heeding.py::test_a_process_of_one_call_is_told_that_it_is_cancelled"),
