@@ -7,6 +7,8 @@ Each call runs in a thread of its own. Options:
     --tools N         offer N further tools, named extra-0 ...
     --page N          N tools on a page of tools/list
     --delay SECONDS   before the answer to initialize
+    --ping-delay SECONDS   before the answer to a ping
+    --results FOLDER  a task has its result when there is a file there with its name
     --deaf            ignore the end of stdin and SIGTERM
 """
 
@@ -103,6 +105,17 @@ def until(request, path, progress=False, fails=False):
     if fails:
         raise Refusal({"code": -32800, "message": "cancelled"})
     return "it is there"
+
+
+@tool
+def spell(request, path, line, size=0):
+    """Wait for a file, whether the call is cancelled or not; then write this line: ID stands for the call's id, XX for so many x.
+    No answer besides if it is cancelled."""
+    while not os.path.exists(path):
+        time.sleep(0.02)
+    with output_lock:
+        sys.stdout.write(line.replace("ID", json.dumps(request)).replace("XX", "x" * size) + "\n")
+        sys.stdout.flush()
 
 
 @tool
@@ -299,6 +312,7 @@ def answer(message):
             result = {"protocolVersion": params.get("protocolVersion"), "capabilities": {"tools": {"listChanged": True}},
                       "serverInfo": {"name": "obedient", "version": "1"}}
         elif method == "ping":
+            time.sleep(options.ping_delay)
             result = {}
         elif method == "tools/list":
             result = list_tools(params)
@@ -307,6 +321,8 @@ def answer(message):
         elif method == "tasks/get":
             result = make_task(params["taskId"].removeprefix("task-"), "completed")
         elif method == "tasks/result":
+            while options.results and not os.path.exists(f"{options.results}/{params['taskId']}"):
+                time.sleep(0.02)
             result = {"content": [{"type": "text", "text": f"the result of {params['taskId']}"}]}
         elif method == "test/params":
             result = {"params": message.get("params", "none")}
@@ -350,6 +366,8 @@ def main():
     parser.add_argument("--page", type=int, default=0)
     parser.add_argument("--delay", type=float, default=0)
     parser.add_argument("--start-gate")
+    parser.add_argument("--ping-delay", type=float, default=0)
+    parser.add_argument("--results")
     parser.add_argument("--deaf", action="store_true")
     options = parser.parse_args()
     if options.starts:

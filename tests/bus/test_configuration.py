@@ -110,6 +110,8 @@ def test_two_files_for_one_name(service, caller):
     ('{"command": "/bin/true", "pool": {"max": "four"}}', "1:35|1:42", ["max", "number|integer"]),
     ('{"command": "/bin/true", "pool": {"max": -1}}', "1:35|1:42", ["max"]),
     ('{"command": "/bin/true", "pool": {"max": 1.5}}', "1:35|1:42", ["max"]),
+    ('{"command": "/bin/true", "protocol": "lines",\n "pool": {"answers_cancel": true}}', "2:2|2:11", ["answers_cancel", "lines"]),
+    ('{"command": "/bin/true", "protocol": "once",\n "pool": {"answers_cancel": true}}', "2:2|2:11", ["answers_cancel", "once"]),
     ('{"command": "/bin/true", "scope": "planet"}', "1:26|1:35", ["scope", "planet"]),
     ('{"command": "/bin/true", "keep_alive": "yes"}', "1:26|1:40", ["keep_alive"]),
     ('{"command": "/bin/true",\n "timeouts": {"call": -5}}', "2:15|2:23", ["call"]),

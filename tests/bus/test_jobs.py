@@ -252,6 +252,20 @@ def test_a_job_is_kept_for_a_time(service, caller):
     eventually(lambda: caller.jobs() == {}, "it is forgotten")
 
 
+def test_a_shorter_time_counts_for_the_next_job(service, caller):
+    """Which doesn't wait for the end of those that are kept for longer."""
+    service.echo()
+    service.settings(keep_jobs=300)
+    earlier = caller.start_tool_job("echo", "echo", {"message": "hi"})
+    caller.job_done(earlier)
+    service.settings(keep_jobs=1)
+    caller.reload()
+    finished = caller.signals("Finished", interface=JOB)
+    later = caller.start_tool_job("echo", "echo", {"message": "hi"})
+    eventually(lambda: [one for one in finished.seen if one[0] == later], "it is done")
+    eventually(lambda: set(caller.jobs()) == {earlier}, "it is forgotten")
+
+
 def test_no_more_than_so_many_are_kept(service, caller):
     service.echo()
     service.settings(limits={"finished_jobs_per_user": 3})

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from caller import JOB, CallFailed, check_failure, read_fd, text_of, variants
+from caller import JOB, CallFailed, check_failure, fails, read_fd, text_of, variants
 from raw_connection import RawBus
 from service import SANITIZED
 from session import Session
@@ -159,6 +159,22 @@ def test_jobs_are_left_within_limits(leaving):
         assert caller.job_done(path)["State"] == "succeeded"
         caller.cancel_job(path)
     service.wait_gone(service.old)
+
+
+def test_jobs_that_cant_be_left_are_charged_for_nothing(leaving):
+    """Their files can't be written: each is refused for that, and none because others have taken its place."""
+    service, caller = leaving
+    jobs = service.runtime / "mcp-exec/jobs"
+    if jobs.exists():
+        jobs.rmdir()
+    jobs.write_text("")
+    started = [caller.begin("StartJob", "sssa{sv}", "obedient", "tools/call", '{"name":"echo","arguments":{"message":"hi"}}', {}) for _ in range(40)]
+    service.go()
+    for one in started:
+        with fails("Unavailable"):
+            one.wait()
+    service.wait_gone(service.old)
+    jobs.unlink()
 
 
 @pytest.fixture

@@ -43,6 +43,23 @@ static void test_each_trip_is_longer_up_to_300_s(void) {
         crash_policy_done(&policy);
 }
 
+/* Many workers may run when it closes, and crash as well. */
+static void test_crashes_while_closed_count_for_nothing(void) {
+        CrashPolicy policy = {};
+        uint64_t now = 100 * SEC, retry_at;
+
+        for (unsigned i = 0; i < 5; i++)
+                crash_policy_note(&policy, 5, 30 * SEC, now);
+        retry_at = policy.retry_at;
+        for (unsigned i = 0; i < 20; i++)
+                crash_policy_note(&policy, 5, 30 * SEC, now + i * SEC);
+        assert_true(policy.retry_at == retry_at && policy.n_trips == 1);
+
+        crash_policy_note(&policy, 5, 30 * SEC, retry_at); /* the next try, as bad as before */
+        assert_true(policy.retry_at == retry_at + 60 * SEC && policy.n_trips == 2);
+        crash_policy_done(&policy);
+}
+
 static void test_forget_opens(void) {
         CrashPolicy policy = {};
 
@@ -87,6 +104,7 @@ int main(void) {
         test_closes_after_burst();
         test_slow_crashes_never_close();
         test_each_trip_is_longer_up_to_300_s();
+        test_crashes_while_closed_count_for_nothing();
         test_forget_opens();
         test_a_stable_run_opens();
         test_burst_of_none_never_closes();
