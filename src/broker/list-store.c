@@ -96,7 +96,8 @@ static int read_file(const char *path, Buffer *ret) {
         return 0;
 }
 
-/* 0 with the place of the text in file; -EBADMSG; -ETIME where it is too old, or from the future. */
+/* 0 with the place of the text in file; -EBADMSG; -ETIME where it is too old, or from the future: the clock was put
+ * back, and how old it is can't be known. What never expires minds no clock. */
 static int check_file(const Buffer *file, const ListKey *key, uint64_t now, size_t *ret_begin, uint64_t *ret_expires) {
         char header[HEADER_MAX_BYTES + 1] = {}, kind[32], digest[SHA256_HEX_SIZE], actual[SHA256_HEX_SIZE];
         size_t size = buffer_size(file), begin;
@@ -113,7 +114,7 @@ static int check_file(const Buffer *file, const ListKey *key, uint64_t now, size
         digest_of(buffer_data(file) + begin, size - begin, actual);
         if (!streq(kind, key->kind) || length != size - begin || !streq(digest, actual))
                 return -EBADMSG;
-        if (now >= expires || saved > now)
+        if (expires < USEC_INFINITY && (now >= expires || saved > now))
                 return -ETIME;
 
         *ret_begin = begin;

@@ -105,6 +105,11 @@ static void test_time_passes(void) {
         assert_false(has(store, &key, NOW + 10, ""));
         assert_false(has(store, &key, NOW - 1, "")); /* the clock was put back */
 
+        write_text(store, &key, USEC_INFINITY, "text");
+        assert_true(has(store, &key, NOW - 1, "text"));
+        assert_true(has(store, &key, 0, "text"));
+        assert_true(has(store, &key, USEC_INFINITY, "text"));
+
         list_store_free(store);
         server_config_unref(one);
         clean(path);
