@@ -11,8 +11,8 @@ import dbus
 import pytest
 
 import processes
-from caller import (ALICE, DENIED, F_ADD_SEALS, F_GET_SEALS, F_SEAL_GROW, F_SEAL_SHRINK, F_SEAL_WRITE, NAME, PATH, ROOT, fails,
-                    read_fd, sealed, text_of)
+from caller import (ALICE, DENIED, F_ADD_SEALS, F_GET_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, NAME, PATH, ROOT,
+                    fails, read_fd, sealed, text_of)
 from raw_connection import METHOD_RETURN, RawBus
 from waiting import eventually, settle, turn_loop
 
@@ -37,11 +37,14 @@ def test_small_params_and_result(service, caller):
 
 
 def test_nobody_can_change_the_result(service, caller):
-    service.echo()
-    fd = caller.call_fd_raw("echo", "ping", b"{}")
-    assert fcntl.fcntl(fd, F_GET_SEALS) & F_SEAL_WRITE
-    assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
-    os.close(fd)
+    """Nor cut it, nor add to it, nor seal it further: others may have it as well."""
+    service.bulk()
+    all_seals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL
+    for size in (1, LARGE):
+        fd = caller.call_fd_raw("bulk", "tools/call", tool("make", size=size))
+        assert fcntl.fcntl(fd, F_GET_SEALS) & all_seals == all_seals
+        assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+        os.close(fd)
 
 
 @pytest.mark.parametrize("text", [
@@ -198,6 +201,17 @@ def path_of_a_memfd():
         os.close(fd)
 
 
+def huge_pages():
+    """It has the seals, but what reading it does goes by what the machine has free."""
+    try:
+        fd = os.memfd_create("huge", os.MFD_ALLOW_SEALING | os.MFD_HUGETLB)
+        os.ftruncate(fd, 2 * MIB)
+        fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK)
+    except OSError as error:
+        pytest.skip(f"no huge pages: {error}")
+    return fd
+
+
 def sparse():
     with tempfile.TemporaryFile() as file:
         file.truncate(100 << 30)
@@ -229,6 +243,7 @@ def tcp():
     (fifo, "no memfd"),
     (write_only, "can't be read"),
     (path_of_a_memfd, "no memfd"),
+    (huge_pages, "no memfd"),
     (sparse, "no memfd|can still be changed"),
     (terminal, "no memfd"),
     (lambda: os.open("/dev/full", os.O_RDWR), "no memfd"),
@@ -236,7 +251,7 @@ def tcp():
     (lambda: os.pidfd_open(os.getpid()), "no memfd"),
     (lambda: os.open("/etc/shadow", os.O_RDONLY), "no memfd"),
 ], ids=["unsealed", "half", "size", "regular", "pipe", "socket", "folder", "path", "zero", "null", "proc", "fifo", "write-only",
-        "path-of-memfd", "sparse", "terminal", "full", "eventfd", "pidfd", "of-another-user"])
+        "path-of-memfd", "huge-pages", "sparse", "terminal", "full", "eventfd", "pidfd", "of-another-user"])
 def test_hostile_files_are_refused(service, caller, make, reason):
     """None is read: another call, of the same connection, has its answer at once."""
     service.echo()

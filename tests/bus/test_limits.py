@@ -15,7 +15,7 @@ from pathlib import Path
 import dbus
 import pytest
 
-from caller import ALICE, BOB, NAME, PATH, ROOT, CallFailed, another_user, check_failure
+from caller import ALICE, BOB, NAME, PATH, ROOT, CallFailed, another_user, check_failure, fails
 from mock_polkit import MockPolkit
 from raw_connection import ERROR, RawBus, error_text
 from service import PYTHON, REPO
@@ -281,6 +281,25 @@ def test_the_limit_of_a_message_is_named(service, caller):
     service.settings(limits={"message": 2000})
     error = _error(lambda: caller.tool_text("obedient", "big", {"size": 3000}))
     check_failure(error, "TooLarge", r"limits\.message ", r"\b2000\b")
+
+
+def test_what_a_queue_refuses_is_charged_to_nobody(service, caller):
+    """More is refused than a user may have; neither the next refusal nor what comes then is told another reason."""
+    service.obedient(pool={"max": 1, "concurrency": 1, "queue": 1})
+    service.settings(limits={"calls_per_user": 8, "jobs_per_user": 4})
+    caller.tool_text("obedient", "pid")
+    gate = service.folder / "gate"
+    held = [caller.begin_tool("obedient", "until", {"path": str(gate)}) for _ in range(2)]
+    for refused_one in (caller.tool_text, caller.start_tool_job):
+        for _ in range(12):
+            with fails("LimitsExceeded", "pool.queue"):
+                refused_one("obedient", "pid")
+    assert caller.property("CallsInFlight") == len(held)
+    gate.touch()
+    for call in held:
+        call.wait()
+    assert caller.tool_text("obedient", "pid")
+    assert caller.job_done(caller.start_tool_job("obedient", "pid"))["State"] == "succeeded"
 
 
 def test_every_limit_has_a_test():
