@@ -31,6 +31,17 @@ for line in sys.stdin:
     print('"short"', flush=True)
 """
 
+# Reads its params a little at a time for a while, then the rest, and says how much it was.
+SLOW_READER = """
+import os, sys, time
+begin, size = time.monotonic(), 0
+while data := os.read(0, 1 << 16):
+    size += len(data)
+    if time.monotonic() < begin + float(sys.argv[1]):
+        time.sleep(0.05)
+print(size)
+"""
+
 @pytest.fixture
 def half(service):
     """Servers of two protocols that stop in the midst of an answer, or of what they read."""
@@ -197,6 +208,26 @@ def test_a_job_is_cancelled_midway(half, onlooker):
     eventually(lambda: kept(half) == 0, "no half file is left")
     room_is_back(caller)
 
+def test_a_result_in_the_making_counts(half, onlooker):
+    """Before its end, which need never come."""
+    onlooker()
+    caller = half.caller()
+    pending = begin_out(half, caller)
+    with fails("LimitsExceeded", "limits.payload_bytes_per_user"):
+        caller.call_fd("bulk", "tools/call", b'{"size":%d}' % (ROOM - 2 * MIB), tool="make")
+    caller.stop_server("half")
+    with pytest.raises(CallFailed):
+        pending.wait()
+    room_is_back(caller)
+
+def test_params_that_are_read_slowly(half, onlooker):
+    """For longer than timeouts.call in all, but never silent for so long: each piece that is taken is a sign of life."""
+    half.server("slow", PYTHON, "-c", SLOW_READER, 8, protocol="once", limits={"message": ROOM}, timeouts={"call": 4})
+    onlooker()
+    caller = half.caller()
+    params = json.dumps({"x": "x" * (20 * MIB)}).encode()
+    assert int(caller.call_fd("slow", "any", params)) == len(params) + 1  # the end of its line
+
 # The machine, the others
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EMFILE, errno.ENOMEM], ids=errno.errorcode.get)
@@ -216,10 +247,10 @@ def test_no_space_for_the_result(half, faults, onlooker, error):
     assert pid
     room_is_back(caller)
 
-@pytest.mark.parametrize("size", [10_000, 3_000_000], ids=["small", "large"])
+@pytest.mark.parametrize("size, rounds", [(200_000, 20), (3_000_000, 3)], ids=["small", "large"])
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.ENOMEM], ids=errno.errorcode.get)
-def test_space_ends_in_the_midst_of_the_result(half, faults, onlooker, error, size):
-    """Neither half of it, nor the end of a worker"""
+def test_space_ends_in_the_midst_of_the_result(half, faults, onlooker, error, size, rounds):
+    """Neither half of it, nor the end of a worker. Small ones often enough that what stays charged is seen."""
     seen = onlooker()
     caller = half.caller()
     caller.call("bulk", "ping")
@@ -227,13 +258,14 @@ def test_space_ends_in_the_midst_of_the_result(half, faults, onlooker, error, si
     params = '{"name":"make","arguments":{"size":%d}}' % size
     faults.fail_writes(error, room=size // 2)
     try:
-        for _ in range(3):
+        for _ in range(rounds):
             with fails("Unavailable", "can't be held", os.strerror(error)):
                 caller.call_fd("bulk", "tools/call", params.encode())
-        path = caller.start_job("bulk", "tools/call", params)
-        assert caller.job_done(path)["State"] == "failed"
-        with fails("Unavailable", "can't be held", os.strerror(error)):
-            caller.raw("GetResult", "", path=path, interface=JOB)
+        for _ in range(rounds):
+            path = caller.start_job("bulk", "tools/call", params)
+            assert caller.job_done(path)["State"] == "failed"
+            with fails("Unavailable", "can't be held", os.strerror(error)):
+                caller.raw("GetResult", "", path=path, interface=JOB)
         seen.look()
     finally:
         faults.fail_writes(0)
@@ -256,6 +288,24 @@ def test_a_limit_on_the_size_of_files(half, onlooker):
     finally:
         resource.prlimit(half.pid, resource.RLIMIT_FSIZE, limits)
     room_is_back(caller)
+
+def test_files_are_looked_through_in_turn(half, onlooker):
+    """A piece of each at a time: the short one that came behind a long one is done before it."""
+    onlooker()
+    caller = half.caller()
+    caller.call("bulk", "ping")
+    files = [sealed(b'{"a":[' + b'{"a":1},' * n) for n in (3 * MIB, 1 << 14)]
+    # Both are there when the service begins to read.
+    daemon = half.daemon()
+    daemon.kill(signal.SIGSTOP)
+    long, short = [caller.begin_fd("bulk", "count", fd) for fd in files]
+    caller.bus.get_name_owner("org.freedesktop.DBus")
+    daemon.kill(signal.SIGCONT)
+    for pending, fd in zip((long, short), files):
+        with fails("InvalidJson"):
+            pending.wait()
+        os.close(fd)
+    assert short.finished < long.finished
 
 def test_two_large_calls_beside_a_small_one(half, onlooker):
     seen = onlooker()

@@ -10,6 +10,7 @@ import pytest
 
 from caller import CallFailed, check_failure, fails, text_of
 from processes import Process
+from service import PYTHON, REPO
 from waiting import SLOWNESS, eventually, settle
 
 
@@ -41,6 +42,24 @@ def test_no_descriptors_are_left(service, onlooker, room):
     assert caller.tool_text("later", "echo", {"message": "hi"}) == "hi"
 
 
+def test_what_could_not_be_read_is_read_later(service, onlooker):
+    """By itself: nothing tells that there are descriptors again."""
+    onlooker()
+    caller = service.caller()
+    caller.list_servers()
+    taken = service.open_fds()
+    free = next(fd for fd in range(len(taken) + 1) if fd not in taken)
+    limits = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        service.echo("later")
+        assert any(os.strerror(errno.EMFILE) in what for _, what in caller.reload())
+        assert "later" not in [name for name, *_ in caller.list_servers()]
+    finally:
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, limits)
+    eventually(lambda: "later" in [name for name, *_ in caller.list_servers()], "it is read", 30)
+
+
 # Space
 
 def test_no_space_for_what_is_remembered(service, onlooker):
@@ -50,9 +69,11 @@ def test_no_space_for_what_is_remembered(service, onlooker):
     (folder / "eras.new").symlink_to("/dev/full")
     service.echo()
     seen = onlooker()
+    # Now, for the next one is written well: what couldn't be was /dev/full, and would be here as that.
+    assert not os.path.lexists(folder / "eras")
     caller = service.caller()
     assert caller.tool_text("echo", "echo", {"message": "hi"}) == "hi"
-    assert not (folder / "eras").exists() or (folder / "eras").read_text().endswith("\n")
+    assert (folder / "eras").is_file() and (folder / "eras").read_text().endswith("\n")
     seen.look()
     service.echo("other", "--modern")
     caller.reload()
@@ -107,6 +128,88 @@ def test_the_wall_clock_jumps(service, faults, onlooker, seconds):
     finally:
         faults.set_wall_clock(0)
     seen.look()
+
+
+a_year = pytest.mark.parametrize("seconds", [86400 * 365, -86400 * 365], ids=["on", "back"])
+
+
+@a_year
+def test_a_crash_loop_ends_at_its_time(service, faults, onlooker, seconds):
+    starts = service.folder / "starts"
+    service.obedient("faulty", "--starts", starts, restart={"burst": 2, "interval": 20})
+    onlooker()
+    caller = service.caller()
+    for _ in range(2):
+        with fails("WorkerDied"):
+            caller.call_tool("faulty", "end", {"status": 3})
+    count = len(starts.read_text().splitlines())
+    faults.set_wall_clock(seconds)
+    try:
+        with fails("Unavailable", r"next try is in ([1-9]|[12]\d|30) s"):
+            caller.call_tool("faulty", "pid")
+        assert len(starts.read_text().splitlines()) == count, "nothing was started"
+    finally:
+        faults.set_wall_clock(0)
+
+
+@a_year
+def test_a_job_is_kept_for_its_time(service, faults, onlooker, seconds):
+    """Not one that has long to go is forgotten with one whose time is over, which isn't kept for longer."""
+    service.echo()
+    service.settings(keep_jobs=1000)
+    onlooker()
+    caller = service.caller()
+    long = caller.start_job("echo", "ping")
+    caller.job_done(long)
+    service.settings(keep_jobs=3)
+    caller.reload()
+    short = caller.start_job("echo", "ping")
+    eventually(lambda: caller.jobs().get(short, {"State": "forgotten"})["State"] != "running", "it is done")
+    faults.set_wall_clock(seconds)
+    try:
+        eventually(lambda: short not in caller.jobs(), "its time is over", 30)
+        assert long in caller.jobs()
+    finally:
+        faults.set_wall_clock(0)
+    caller.cancel_job(long)
+
+
+@a_year
+def test_an_idle_service_leaves_at_its_time(service, faults, seconds):
+    service.idle_timeout = 3
+    before = time.monotonic()
+    caller = service.caller()
+    caller.list_servers()
+    daemon = service.daemon()
+    faults.set_wall_clock(seconds)
+    service.wait_gone(daemon)
+    assert time.monotonic() - before >= 3
+
+
+@a_year
+def test_what_is_kept_without_an_end_minds_no_clock(service, faults, seconds):
+    """A static list needs no worker, and tools that changed are told, whatever time the next service has."""
+    starts, script = service.folder / "starts", service.folder / "server.py"
+
+    def write(description):
+        script.write_text((REPO / "tests/workers/stateless.py").read_text().replace(
+            '{"name": f"tool-{os.getpid()}", ', f'{{"name": "tool", "description": "{description}", '))
+
+    write("Adds numbers")
+    service.server("adds", PYTHON, script, era="modern", scope="client")
+    service.obedient("static", "--starts", starts, lists="static")
+    caller = service.caller()
+    tools = caller.list_tools("static")
+    caller.list_tools("adds")
+    daemon = service.daemon()
+    daemon.kill(signal.SIGTERM)
+    service.wait_gone(daemon)
+    faults.set_wall_clock(seconds)
+    write("Subtracts numbers")
+    assert caller.list_tools("static") == tools
+    assert len(starts.read_text().splitlines()) == 1
+    caller.list_tools("adds")
+    eventually(lambda: "when they were last listed: defined otherwise: tool" in service.log_text(), "it is told")
 
 
 # The bus

@@ -99,6 +99,27 @@ def test_fault(service, onlooker, name):
 
 # What comes back, and what doesn't
 
+ENDS = {
+    "killed": lambda caller: Process.of(int(caller.tool_text("faulty", "pid"))).kill(),
+    "exits": lambda caller: pytest.raises(CallFailed, caller.call_tool, "faulty", "end", {"status": 3}),
+    "stopped": lambda caller: caller.tool_text("faulty", "pid") and caller.stop_server("faulty"),
+}
+
+
+@pytest.mark.parametrize("way", ENDS)
+def test_the_place_of_one_that_ended_is_free(service, onlooker, way):
+    """Again and again, more often than there are places."""
+    service.settings(limits={"workers_per_user": 4})
+    service.obedient("faulty", restart={"burst": 0})
+    onlooker()
+    caller = service.caller()
+    for _ in range(8):
+        ENDS[way](caller)
+        eventually(lambda: not caller.workers("faulty"), "its end is known")
+    assert caller.tool_text("faulty", "pid")
+
+
+
 def test_an_idempotent_call_is_sent_once_more(service, onlooker):
     """And no third time."""
     journal = service.folder / "journal"
