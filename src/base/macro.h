@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Ownership helpers, after systemd's conventions: a variable marked _cleanup_ is released when it leaves its
@@ -52,6 +53,14 @@
 #define TAILQ_FOREACH_SAFE(var, head, field, next)                                                                     \
         for ((var) = TAILQ_FIRST(head); (var) && ((next) = TAILQ_NEXT(var, field), 1); (var) = (next))
 #endif
+
+/* CLOCK_MONOTONIC as it is now, and not when this turn of the loop began */
+static inline uint64_t clock_usec(void) {
+        struct timespec now;
+
+        (void)clock_gettime(CLOCK_MONOTONIC, &now);
+        return (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000;
+}
 
 static inline void freep(void *pointer) {
         free(*(void **)pointer);

@@ -1,11 +1,15 @@
 /* Params in files. Large ones are never held: a piece in each turn of the loop is checked, then the kernel moves them
- * from the file into the worker's pipe. */
+ * from the file into the worker's pipe. A piece is what takes no longer than somebody else's small call can wait;
+ * users take turns, and each rests behind his pieces where it is said so. */
 
 #include "broker/call.h"
 #include "broker/payload.h"
 
 #define SMALL_MAX ((uint64_t)64 * 1024) /* bytes that are read at once, and sent as all others */
 #define PIECE_MAX ((size_t)256 * 1024)
+#define PIECE_MIN ((size_t)32 * 1024)
+#define STEP ((size_t)16 * 1024)  /* bytes of a piece behind which the clock is looked at */
+#define TURN_TIME ((uint64_t)100) /* usec, for which a piece is looked at: small objects take 1 ms for PIECE_MAX */
 #define META_MAX ((uint64_t)64 * 1024)
 
 struct CallFile {
@@ -15,8 +19,10 @@ struct CallFile {
         RequestFileScan scan;
         bool tool; /* they are its arguments */
         uint64_t at;
-        bool scanned; /* or not begun */
-        char *text;   /* all of it, or its _meta */
+        size_t piece;         /* bytes of the next one: what fitted into the last turn, or more */
+        uint64_t rests_until; /* its user does; usec, CLOCK_MONOTONIC */
+        bool scanned;         /* or not begun */
+        char *text;           /* all of it, or its _meta */
         size_t text_size;
         uid_t uid;
         uint64_t charged;
@@ -122,18 +128,29 @@ static int submit(CallFile *file, Failure *failure) {
         return call_submit(call, failure);
 }
 
-/* 1: there is more; 0: it is submitted; or -EREMOTEIO with *failure */
-static int look(CallFile *file, Failure *failure) {
+/* 1: there is more; 0: it is submitted; or -EREMOTEIO with *failure. until: when it is time for others */
+static int look(CallFile *file, uint64_t until, Failure *failure) {
         static char piece[PIECE_MAX];
+        size_t size, taken = 0;
+        uint64_t now;
         ssize_t n;
         int r;
 
-        n = memory_file_read(file->request.file, file->at, piece, sizeof(piece));
+        n = memory_file_read(file->request.file, file->at, piece, file->piece);
         if (n < 0)
                 return failure_set(failure, FAILURE_UNAVAILABLE, "The file can't be read: %s", strerror((int)-n));
 
-        file->at += (uint64_t)n;
-        r = request_file_scan_feed(&file->scan, piece, (size_t)n);
+        size = (size_t)n;
+        do {
+                size_t step = MIN(size - taken, STEP);
+
+                r = request_file_scan_feed(&file->scan, piece + taken, step);
+                taken += step;
+                now = clock_usec();
+        } while (r >= 0 && taken < size && now < until);
+
+        file->at += taken;
+        file->piece = MIN(MAX(now < until ? taken * 2 : taken, PIECE_MIN), PIECE_MAX);
         if (r >= 0 && file->at < memory_file_size(file->request.file))
                 return 1;
         if (r >= 0)
@@ -145,27 +162,63 @@ static int look(CallFile *file, Failure *failure) {
         return submit(file, failure);
 }
 
+/* The one whose turn is next; NULL: all rest until *ret_usec. */
+static CallFile *next_file(const Manager *manager, uint64_t *ret_usec) {
+        uint64_t now = clock_usec();
+        CallFile *file;
+
+        *ret_usec = USEC_INFINITY;
+        TAILQ_FOREACH(file, &manager->files, link) {
+                if (file->rests_until <= now)
+                        return file;
+                *ret_usec = MIN(*ret_usec, file->rests_until);
+        }
+
+        return NULL;
+}
+
+/* The user has had his turn: his other files stand behind those of all others, the one that was looked at behind them.
+ */
+static void put_back(Manager *manager, uid_t uid, uint64_t rests_until, CallFile *looked_at) {
+        TAILQ_HEAD(, CallFile) his = TAILQ_HEAD_INITIALIZER(his);
+        CallFile *file, *next;
+
+        TAILQ_FOREACH_SAFE(file, &manager->files, link, next)
+                if (file->uid == uid) {
+                        TAILQ_REMOVE(&manager->files, file, link);
+                        TAILQ_INSERT_TAIL(&his, file, link);
+                }
+        if (looked_at)
+                TAILQ_INSERT_TAIL(&his, looked_at, link);
+        TAILQ_FOREACH(file, &his, link)
+                file->rests_until = rests_until;
+        TAILQ_CONCAT(&manager->files, &his, link);
+}
+
 static int look_again(Manager *manager);
 
 /* One piece of one file, in turn. */
 static int on_turn(sd_event_source *source _unused_, void *userdata) {
         Manager *manager = userdata;
-        CallFile *file = TAILQ_FIRST(&manager->files);
+        uint64_t usec, before = clock_usec(), rests_until;
+        CallFile *file = next_file(manager, &usec);
         Failure failure = {};
+        uid_t uid;
         int r;
 
-        if (!file)
-                return 0;
-
-        TAILQ_REMOVE(&manager->files, file, link);
-        file->scanned = true;
-        r = look(file, &failure);
-        if (r > 0) {
-                file->scanned = false;
-                TAILQ_INSERT_TAIL(&manager->files, file, link);
-        } else if (r < 0)
-                call_end(file->call, &(Outcome){ .failure = &failure });
-        failure_done(&failure);
+        if (file) {
+                uid = file->uid;
+                TAILQ_REMOVE(&manager->files, file, link);
+                file->scanned = true;
+                r = look(file, before + TURN_TIME, &failure);
+                rests_until = manager->handlers->worked(manager->userdata, uid, clock_usec() - before);
+                if (r > 0)
+                        file->scanned = false;
+                put_back(manager, uid, rests_until, r > 0 ? file : NULL);
+                if (r < 0)
+                        call_end(file->call, &(Outcome){ .failure = &failure });
+                failure_done(&failure);
+        }
 
         if (look_again(manager) < 0)
                 while ((file = TAILQ_FIRST(&manager->files))) {
@@ -176,13 +229,26 @@ static int on_turn(sd_event_source *source _unused_, void *userdata) {
         return 0;
 }
 
+static int on_rested(sd_event_source *source, uint64_t usec _unused_, void *userdata) {
+        return on_turn(source, userdata);
+}
+
 /* A new source each time: one that is enabled again is ahead of all others of its priority. */
 static int look_again(Manager *manager) {
-        manager->files_source = sd_event_source_disable_unref(manager->files_source);
-        if (TAILQ_EMPTY(&manager->files))
-                return 0;
+        sd_event_source *source = NULL;
+        uint64_t usec;
+        int r = 0;
 
-        return sd_event_add_defer(manager->event, &manager->files_source, on_turn, manager);
+        if (next_file(manager, &usec))
+                r = sd_event_add_defer(manager->event, &source, on_turn, manager);
+        else if (usec != USEC_INFINITY)
+                r = sd_event_add_time(manager->event, &source, CLOCK_MONOTONIC, usec, 1, on_rested, manager);
+        if (r < 0)
+                return r;
+
+        sd_event_source_disable_unref(manager->files_source);
+        manager->files_source = source;
+        return 0;
 }
 
 int call_file_scan(Call *call, Failure *failure) {
@@ -191,8 +257,8 @@ int call_file_scan(Call *call, Failure *failure) {
 
         TAILQ_INSERT_TAIL(&manager->files, file, link);
         file->scanned = false;
-        if (manager->files_source && TAILQ_FIRST(&manager->files) != file)
-                return 0;
+        file->piece = PIECE_MIN;
+        file->rests_until = manager->handlers->worked(manager->userdata, file->uid, 0);
         if (look_again(manager) >= 0)
                 return 0;
 

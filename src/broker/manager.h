@@ -40,6 +40,8 @@ typedef struct ManagerHandlers {
         void (*session_closed)(void *userdata, Client *opener, const char *id, const char *reason);
         /* Whether the client may use the server, as far as that is known without asking anybody */
         bool (*may_use)(void *userdata, const Client *client, const Server *server);
+        /* For this user, so long: returns until when he rests. usec, CLOCK_MONOTONIC */
+        uint64_t (*worked)(void *userdata, uid_t uid, uint64_t usec);
         void (*maybe_idle)(void *userdata); /* a worker, a call, a session or a job went */
 } ManagerHandlers;
 

@@ -130,6 +130,13 @@ static void on_bytes_gone(void *userdata, uid_t uid, uint64_t bytes) {
         quota_release_payload(&server_pool->server->manager->quota, uid, bytes);
 }
 
+static uint64_t on_worked(void *userdata, const Request *request, uint64_t usec) {
+        ServerPool *server_pool = userdata;
+        Manager *manager = server_pool->server->manager;
+
+        return manager->handlers->worked(manager->userdata, request ? request->uid : server_pool->uid, usec);
+}
+
 /* extra: one more field, or NULL */
 static void log_worker(int level, const Worker *worker, const char *extra, const char *format, const char *text) {
         char server[80], id[64], owner[160], pid[32];
@@ -297,6 +304,7 @@ static const PoolHandlers pool_handlers = {
         .worker_gone = on_worker_gone,
         .bytes_wanted = on_bytes_wanted,
         .bytes_gone = on_bytes_gone,
+        .worked = on_worked,
         .worker_added = on_worker_added,
         .worker_changed = on_worker_changed,
         .worker_removed = on_worker_removed,

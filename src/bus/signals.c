@@ -314,6 +314,10 @@ static void on_configured(void *userdata) {
         service_configured(userdata);
 }
 
+static uint64_t on_worked(void *userdata, uid_t uid, uint64_t usec) {
+        return turns_charge_time(userdata, uid, usec);
+}
+
 static void on_maybe_idle(void *userdata) {
         service_maybe_idle(userdata);
 }
@@ -336,5 +340,6 @@ const ManagerHandlers signals_handlers = {
         .job_finished = on_job_finished,
         .job_removed = on_job_removed,
         .session_closed = on_session_closed,
+        .worked = on_worked,
         .maybe_idle = on_maybe_idle,
 };

@@ -7,7 +7,6 @@
 
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "bus/errors.h"
@@ -22,6 +21,7 @@
 #define ACTIVE_TIME (USEC_PER_SEC / 10) /* somebody calls who has called within it */
 #define LARGE ((size_t)16 << 10)        /* bytes */
 #define REST_NSEC 18                    /* for each byte of what is large: some four times what it takes to serve */
+#define REST_TIMES 5                    /* what was worked, from its beginning on: likewise */
 #define REST_MAX (100 * USEC_PER_MSEC)
 #define CONNECTION_REST (3 * USEC_PER_MSEC) /* for each: it is made, its calls are withdrawn, and it is closed */
 #define HEAVY ((uint64_t)1 << 20)
@@ -33,17 +33,11 @@ struct Share {
         unsigned n_turns;                    /* connections */
         TAILQ_HEAD(, Turn) waiting;          /* those of which something waits, likewise */
         uint64_t active, rests_until, round; /* usec, CLOCK_MONOTONIC */
+        uint64_t works_at; /* likewise, for files: their pieces come whenever they may, and would keep calls waiting */
         unsigned n_direct;
 };
 
 static int on_turn(sd_event_source *source, void *userdata);
-
-static uint64_t now_usec(void) {
-        struct timespec now;
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &now);
-        return (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000;
-}
 
 void turns_init(Turns *turns) {
         TAILQ_INIT(&turns->shares);
@@ -65,7 +59,7 @@ static Share *get_share(Turns *turns, uid_t uid, uint64_t now) {
         TAILQ_FOREACH_SAFE(share, &turns->shares, link, next)
                 if (share->uid == uid)
                         found = share;
-                else if (share->n_turns == 0 && share->rests_until <= now)
+                else if (share->n_turns == 0 && MAX(share->rests_until, share->works_at) <= now)
                         share_free(turns, share);
         if (found)
                 return found;
@@ -159,16 +153,16 @@ static void note_active(Turns *turns, Share *share, uint64_t now) {
         turns->last = share;
 }
 
-static void rest_for(Service *service, Share *share, uint64_t usec) {
+static void rest_for(Service *service, const Share *share, uint64_t *until, uint64_t usec) {
         uint64_t now = service_now(service);
 
         if (others_call(&service->turns, share, now))
-                share->rests_until = MIN(MAX(share->rests_until, now) + usec, usec_add(now, REST_MAX));
+                *until = MIN(MAX(*until, now) + usec, usec_add(now, REST_MAX));
 }
 
 static void rest(Service *service, Share *share, size_t bytes) {
         if (bytes >= LARGE)
-                rest_for(service, share, bytes * REST_NSEC / 1000);
+                rest_for(service, share, &share->rests_until, bytes * REST_NSEC / 1000);
 }
 
 void turns_charge(Service *service, const Client *client, size_t bytes) {
@@ -176,6 +170,16 @@ void turns_charge(Service *service, const Client *client, size_t bytes) {
 
         if (peer && peer->turn.share)
                 rest(service, peer->turn.share, bytes);
+}
+
+uint64_t turns_charge_time(Service *service, uid_t uid, uint64_t usec) {
+        Share *share = get_share(&service->turns, uid, service_now(service));
+
+        if (!share)
+                return 0;
+
+        rest_for(service, share, &share->works_at, usec * REST_TIMES);
+        return share->works_at;
 }
 
 uint64_t turns_connection_waits(const Service *service, uid_t uid) {
@@ -192,7 +196,7 @@ void turns_charge_connection(Service *service, const Client *client) {
         const Peer *peer = client->peer;
 
         if (peer && peer->turn.share)
-                rest_for(service, peer->turn.share, CONNECTION_REST);
+                rest_for(service, peer->turn.share, &peer->turn.share->rests_until, CONNECTION_REST);
 }
 
 /* Bytes that lie in the socket */
@@ -267,11 +271,11 @@ static int arm(Service *service) {
 
 static int on_turn(sd_event_source *source _unused_, void *userdata) {
         Service *service = userdata;
-        uint64_t until = now_usec() + READ_TIME, usec;
+        uint64_t until = clock_usec() + READ_TIME, usec;
         Turn *turn;
         int r = 1;
 
-        for (unsigned i = 0; r > 0 && backlog(service) > 0 && (i < READ_MIN || now_usec() < until); i++)
+        for (unsigned i = 0; r > 0 && backlog(service) > 0 && (i < READ_MIN || clock_usec() < until); i++)
                 r = sd_bus_process(service->bus, NULL);
         if (r < 0)
                 return sd_event_exit(service->event, r);

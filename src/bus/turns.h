@@ -60,6 +60,10 @@ int turns_wait(Service *service, sd_bus_message *message, Client *client, sd_bus
 /* An answer with so many bytes was sent to client. */
 void turns_charge(Service *service, const Client *client, size_t bytes);
 
+/* The service has worked so long on what a user sent in files, or has his workers write. Returns until when it does no
+ * more of that, as below; his calls don't wait for it. */
+uint64_t turns_charge_time(Service *service, uid_t uid, uint64_t usec);
+
 /* Until when the user's next connection waits; in the past: it needn't. usec, CLOCK_MONOTONIC */
 uint64_t turns_connection_waits(const Service *service, uid_t uid);
 void turns_charge_connection(Service *service, const Client *client); /* it was made */

@@ -10,6 +10,8 @@
 #include "base/cork.h"
 
 #define READ_SIZE ((size_t)512 * 1024)
+#define READ_MIN ((size_t)16 * 1024)
+#define READ_TIME ((uint64_t)100) /* usec, for which a piece of a long line may keep others waiting */
 #define PIPE_SIZE (64 * 1024)
 #define WIDE_PIPE_SIZE (1024 * 1024)
 #define DRAIN_MAX ((size_t)16 << 20) /* a grandchild that holds the pipe could write for ever */
@@ -33,6 +35,8 @@ struct Channel {
         bool finishing; /* nothing more will be appended */
         uint64_t written;
         LineReader lines, diagnostics;
+        size_t read_size;        /* of the next piece of a line over the limit; 0: as much as there is */
+        sd_event_source *rested; /* when its output is read again, where it isn't now */
 };
 
 /* One loop, one thread: what a read brings is parsed before the next, so that all channels can share this. */
@@ -163,9 +167,9 @@ static int on_input(sd_event_source *source _unused_, int fd _unused_, uint32_t 
 }
 
 /* Reads once. 0 at the end of the stream, -EAGAIN where nothing is there. */
-static ssize_t read_once(int fd) {
+static ssize_t read_once(int fd, size_t size) {
         for (;;) {
-                ssize_t n = read(fd, read_buffer, sizeof(read_buffer));
+                ssize_t n = read(fd, read_buffer, size);
 
                 if (n >= 0)
                         return n;
@@ -190,9 +194,41 @@ static void end_output(Channel *channel) {
         line_reader_flush(&channel->lines, &channel->handlers->output, channel->userdata);
 }
 
+static int on_rested(sd_event_source *source _unused_, uint64_t usec _unused_, void *userdata) {
+        Channel *channel = userdata;
+
+        if (channel->output_source)
+                (void)sd_event_source_set_enabled(channel->output_source, SD_EVENT_ON);
+        return 0;
+}
+
+/* A piece of n bytes was handed on. Where nobody waits for anything else the next one is as large as it can be. */
+static void rest(Channel *channel, size_t n, uint64_t before) {
+        uint64_t now = clock_usec(), took = MAX(now - before, 1U), until;
+        int r;
+
+        until = channel->handlers->worked(channel->userdata, took);
+        channel->read_size = 0;
+        if (until <= now)
+                return;
+
+        channel->read_size = MIN(MAX(n * READ_TIME / took, READ_MIN), READ_SIZE);
+        if (!channel->rested)
+                r = sd_event_add_time(sd_event_source_get_event(channel->output_source), &channel->rested,
+                                      CLOCK_MONOTONIC, until, 1, on_rested, channel);
+        else {
+                (void)sd_event_source_set_time(channel->rested, until);
+                r = sd_event_source_set_enabled(channel->rested, SD_EVENT_ONESHOT);
+        }
+        if (r >= 0)
+                (void)sd_event_source_set_enabled(channel->output_source, SD_EVENT_OFF);
+}
+
 static int on_output(sd_event_source *source _unused_, int fd, uint32_t revents _unused_, void *userdata) {
         Channel *channel = userdata;
-        ssize_t n = read_once(fd);
+        bool long_line = channel->lines.oversized;
+        uint64_t before = long_line ? clock_usec() : 0;
+        ssize_t n = read_once(fd, long_line && channel->read_size > 0 ? channel->read_size : READ_SIZE);
         int r = -EPIPE;
 
         if (n == -EAGAIN)
@@ -208,6 +244,8 @@ static int on_output(sd_event_source *source _unused_, int fd, uint32_t revents 
         }
         if (r >= 0) {
                 tell_unfinished(channel, /* last= */ false);
+                if (long_line && channel->output_source)
+                        rest(channel, (size_t)n, before);
                 return 0;
         }
 
@@ -238,7 +276,7 @@ static const LineHandlers diagnostic_handlers = {
 
 static int on_diagnostics(sd_event_source *source _unused_, int fd, uint32_t revents _unused_, void *userdata) {
         Channel *channel = userdata;
-        ssize_t n = read_once(fd);
+        ssize_t n = read_once(fd, READ_SIZE);
 
         if (n == -EAGAIN)
                 return 0;
@@ -307,6 +345,7 @@ Channel *channel_free(Channel *channel) {
         close_end(&channel->input_source, &channel->input_fd);
         close_end(&channel->output_source, &channel->output_fd);
         close_end(&channel->diagnostics_source, &channel->diagnostics_fd);
+        sd_event_source_disable_unref(channel->rested);
         buffer_done(&channel->input);
         buffer_done(&channel->behind);
         outgoing_file_free(channel->file);
@@ -392,7 +431,7 @@ void channel_finish_input(Channel *channel) {
 
 void channel_drain(Channel *channel) {
         for (size_t total = 0; channel->diagnostics_fd >= 0 && total < DRAIN_MAX; total += READ_SIZE) {
-                ssize_t n = read_once(channel->diagnostics_fd);
+                ssize_t n = read_once(channel->diagnostics_fd, READ_SIZE);
 
                 if (n <= 0)
                         break;
@@ -401,7 +440,7 @@ void channel_drain(Channel *channel) {
         line_reader_flush(&channel->diagnostics, &diagnostic_handlers, channel);
 
         for (size_t total = 0; channel->output_fd >= 0 && total < DRAIN_MAX; total += READ_SIZE) {
-                ssize_t n = read_once(channel->output_fd);
+                ssize_t n = read_once(channel->output_fd, READ_SIZE);
 
                 if (n <= 0 || line_reader_feed(&channel->lines, read_buffer, n, &channel->handlers->output,
                                                channel->userdata) < 0)

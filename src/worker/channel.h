@@ -18,7 +18,10 @@ typedef struct ChannelHandlers {
         void (*diagnostic)(void *userdata, const char *line, size_t size); /* its stderr */
         void (*writable)(void *userdata);                                  /* all that was appended has left */
         void (*moved)(void *userdata);                                     /* a part of a file has; optional */
-        void (*closed)(void *userdata, const char *what);                  /* the worker closed "stdin" or "stdout" */
+        /* A piece of a line over the limit was handed on, which took so long. Returns until when no more is read; usec,
+         * CLOCK_MONOTONIC */
+        uint64_t (*worked)(void *userdata, uint64_t usec);
+        void (*closed)(void *userdata, const char *what); /* the worker closed "stdin" or "stdout" */
 } ChannelHandlers;
 
 /* Takes the fds (its own ends, non-blocking), also on failure. input and output may be two fds of one socket.

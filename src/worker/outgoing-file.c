@@ -4,6 +4,7 @@
 
 #define CHUNK ((size_t)64 * 1024)
 #define TURN_MAX ((uint64_t)1 << 20) /* bytes */
+#define TURN_TIME ((uint64_t)100)    /* usec, where bytes are looked at */
 
 struct OutgoingFile {
         MemoryFile *file;
@@ -115,16 +116,18 @@ static int splice_part(const OutgoingFile *outgoing, RequestFilePart *part, int 
 
 ssize_t outgoing_file_write(OutgoingFile *outgoing, int fd, bool pipe) {
         uint64_t before = outgoing_file_left(outgoing), left = before;
+        bool moved = pipe && outgoing->form == OUTGOING_AS_IT_IS;
+        uint64_t until = moved ? USEC_INFINITY : clock_usec() + TURN_TIME;
         int r = 0;
 
-        while (left > 0 && before - left < TURN_MAX && r >= 0) {
+        while (left > 0 && before - left < TURN_MAX && r >= 0 && (moved || left == before || clock_usec() < until)) {
                 RequestFilePart *part = &outgoing->parts[outgoing->at];
 
                 if (outgoing->chunk_at < outgoing->chunk_size)
                         r = write_chunk(outgoing, fd);
                 else if (part->size == 0)
                         outgoing->at++;
-                else if (pipe && outgoing->form == OUTGOING_AS_IT_IS)
+                else if (moved)
                         r = splice_part(outgoing, part, fd);
                 else
                         r = read_chunk(outgoing, part);

@@ -16,6 +16,10 @@ typedef struct PoolHandlers {
         int (*bytes_wanted)(void *userdata, uid_t uid, uint64_t bytes, Failure *failure);
         void (*bytes_gone)(void *userdata, uid_t uid, uint64_t bytes);
 
+        /* Handing on a part of a long line took so long. request: whose answer it may be, or NULL. Returns until when
+         * no more of it is to be read; usec, CLOCK_MONOTONIC */
+        uint64_t (*worked)(void *userdata, const Request *request, uint64_t usec);
+
         void (*worker_added)(void *userdata, Worker *worker);
         void (*worker_changed)(void *userdata, Worker *worker);
         /* how: a sentence. crashed: it left on its own. */

@@ -42,6 +42,18 @@ void worker_on_moved(void *userdata) {
                                 MIN(usec_add(now, request_timeout(request, worker->config)), request->deadline_max);
 }
 
+/* Whose the line is isn't known before its end: most likely one that may be so long. */
+uint64_t worker_on_worked(void *userdata, uint64_t usec) {
+        Worker *worker = userdata;
+        Request *request;
+
+        TAILQ_FOREACH(request, &worker->requests, link)
+                if (request->large)
+                        break;
+
+        return worker->pool->handlers->worked(worker->pool->userdata, request, usec);
+}
+
 void worker_set_spills(Worker *worker, bool spills) {
         if (worker->spills == spills)
                 return;

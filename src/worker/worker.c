@@ -256,6 +256,7 @@ static const ChannelHandlers channel_handlers = {
         .diagnostic = worker_on_diagnostic,
         .writable = on_writable,
         .moved = worker_on_moved,
+        .worked = worker_on_worked,
         .closed = on_closed,
 };
 
@@ -265,6 +266,7 @@ static const ChannelHandlers lines_handlers = {
         .diagnostic = worker_on_diagnostic,
         .writable = on_writable,
         .moved = worker_on_moved,
+        .worked = worker_on_worked,
         .closed = on_closed,
 };
 

@@ -192,6 +192,7 @@ bool worker_busy_with_cancelled(const Worker *worker); /* as far as it has to an
 /* worker-file.c: params that come from files, and results that go into them */
 int worker_append_file_request(Worker *worker, Request *request); /* as append_request() */
 void worker_on_moved(void *userdata);
+uint64_t worker_on_worked(void *userdata, uint64_t usec);
 bool worker_spills(const Worker *worker, bool last); /* whether this part of a long line is for worker_spill() */
 void worker_spill(Worker *worker, const char *piece, size_t size, bool last);
 void worker_set_spills(Worker *worker, bool spills);

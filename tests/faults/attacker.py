@@ -5,6 +5,7 @@ Writes a line when it has begun. Each mood is a function below. endless: those t
 again don't.
 """
 
+import fcntl
 import os
 import random
 import select
@@ -14,7 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 
-from raw_connection import DBUS, RawBus, RawConnection, message  # noqa: E402
+from caller import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SHRINK, F_SEAL_WRITE  # noqa: E402
+from raw_connection import DBUS, ERROR, METHOD_RETURN, RawBus, RawConnection, message  # noqa: E402
 
 NAME, PATH, ROOT = "org.example.McpExec", "/org/example/McpExec", "org.example.McpExec"
 MOODS = {}
@@ -209,6 +211,29 @@ def descriptors():
                                 if not raw.socket.recv(1 << 20):
                                     raise ConnectionError("thrown out")
                     started()
+
+    again(flood)
+
+
+@mood
+def large_files():
+    """Eight calls at a time whose params are in files, of what takes longest to check, and wrong at its end."""
+    fd = os.memfd_create("params", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(b'{"a":[' + b'{"a":1},' * (15 << 17) + b"1]")
+    fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+    body = b"\4\0\0\0echo\0" + b"\0" * 3 + b"\12\0\0\0tools/call\0" + b"\0"  # server and method
+    body += struct.pack("<III", 0, 0, 0)  # the descriptor's index; no options, which begin at a multiple of 8
+
+    def flood():
+        with RawBus(address, fds=True) as raw:
+            for number in range(1_000_000):
+                raw.begin_with_fds([fd], NAME, PATH, ROOT, "CallFd", signature="ssha{sv}", body=body)
+                if number < 8:
+                    continue
+                started()
+                while raw.receive()[0] not in (METHOD_RETURN, ERROR):
+                    pass
 
     again(flood)
 

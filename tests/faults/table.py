@@ -165,6 +165,8 @@ ROWS = [
          "bus/test_private_abuse.py::test_clients_that_never_authenticate"),
         ("caller-large-calls", "calls as large as they may be, without a pause", "another user's small call stays under 1 s",
          "faults/test_callers.py::test_another_users_call_comes_through[large-calls-bus]"),
+        ("caller-large-files", "eight files at a time, each of many small objects and wrong at its end", "another user's small call stays under 1 s",
+         "faults/test_callers.py::test_another_users_call_comes_through[large-files-bus]"),
         ("caller-descriptors", "four file descriptors with each call, more with some, by known connections and new ones",
          "another user's small call stays under 1 s; they are closed", "faults/test_callers.py::test_another_users_call_comes_through[descriptors-bus]"),
         ("caller-descriptors-of-waiting", "sixteen with each, on a bus that lets them through, to a service with few; without a pause",

@@ -97,6 +97,10 @@ static bool may_use(void *userdata _unused_, const Client *client _unused_, cons
         return true;
 }
 
+static uint64_t on_worked(void *userdata _unused_, uid_t uid _unused_, uint64_t usec _unused_) {
+        return 0;
+}
+
 static const ManagerHandlers handlers = {
         .configured = on_event,
         .servers_changed = on_event,
@@ -115,6 +119,7 @@ static const ManagerHandlers handlers = {
         .job_removed = on_job,
         .session_closed = on_session_closed,
         .may_use = may_use,
+        .worked = on_worked,
         .maybe_idle = on_event,
 };
 

@@ -93,6 +93,10 @@ static void on_bytes_gone(void *userdata, uid_t uid _unused_, uint64_t bytes) {
         fuzz->n_bytes -= bytes;
 }
 
+static uint64_t on_worked(void *userdata _unused_, const Request *request _unused_, uint64_t usec _unused_) {
+        return 0;
+}
+
 static bool on_request(void *userdata _unused_, Worker *worker _unused_, const McpMessage *message _unused_) {
         return false;
 }
@@ -102,6 +106,7 @@ static const PoolHandlers handlers = {
         .worker_gone = on_gone,
         .bytes_wanted = on_bytes_wanted,
         .bytes_gone = on_bytes_gone,
+        .worked = on_worked,
         .request = on_request,
         .worker_added = on_worker,
         .worker_changed = on_worker,
