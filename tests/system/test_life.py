@@ -73,17 +73,17 @@ def test_no_job_is_lost_to_a_broker_that_leaves(machine, alice):
         connection.connect("/run/dbus/system_bus_socket")
         connection.sendall(b"\0AUTH EXTERNAL 30\r\n")
         bus = connection.recv(100).decode().split()[1]
-    uid, name = pwd.getpwnam("alice").pw_uid, "0123456789abcdef" * 2
-    texts = [bus, uid, alice.unique_name, "echo", "tools/call", "echo", 0, "", '{"message":"left"}']
-    folder = Path("/run/mcp-exec/broker/jobs")
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_bytes(b"".join(str(text).encode() + b"\0" for text in texts))
-    for file in (folder, folder / name):
-        shutil.chown(file, "mcp-exec", "mcp-exec")
-    path = "/org/example/McpExec/job/_30" + name[1:]
+    uid, job = pwd.getpwnam("alice").pw_uid, "0123456789abcdef" * 2
+    file = Path(f"/run/mcp-exec/broker/jobs/{bus}-{job}")
+    texts = [uid, alice.unique_name, "echo", "tools/call", "echo", 0, "", '{"message":"left"}']
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"".join(str(text).encode() + b"\0" for text in texts))
+    for path in (file.parent, file):
+        shutil.chown(path, "mcp-exec", "mcp-exec")
+    path = "/org/example/McpExec/job/_30" + job[1:]
     assert alice.job_done(path)["State"] == "succeeded"
     assert "left" in alice.job_text(path)
-    assert list(folder.iterdir()) == []
+    assert list(file.parent.iterdir()) == []
     alice.cancel_job(path)
 
 
