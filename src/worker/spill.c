@@ -209,15 +209,17 @@ int spill_feed(Spill *spill, const char *data, size_t size, size_t *ret_used) {
                 }
 
                 r = keep(spill, data, used);
-                if (r >= 0 && event == JSON_STREAM_BEGIN)
+                if (r < 0)
+                        return r;
+                data += used;
+                size -= used;
+                *ret_used += used;
+                if (event == JSON_STREAM_BEGIN)
                         r = begin_result(spill);
                 if (r < 0)
                         return r;
                 if (event == JSON_STREAM_END)
                         spill->in_result = false;
-                data += used;
-                size -= used;
-                *ret_used += used;
         }
 
         return 0;

@@ -491,6 +491,9 @@ static void act(Fuzz *fuzz, char action, const char *text, size_t size) {
                         pool_restart(server_pool->pool);
                 break;
         case 'D':
+                /* What it leaves unread a pipe doesn't tell: a socket is reset. */
+                for (unsigned c = 0; c < SESSIONS_MAX; c++)
+                        fuzz->clients[c].closed = fuzz->clients[c].closed || (fuzz->pipes && fuzz->clients[c].fd >= 0);
                 sessions_drain(fuzz->manager);
                 break;
         case 'G':
