@@ -88,7 +88,7 @@ static int begin_result(Spill *spill) {
                 spill_drop_result(spill, -EPROTO);
         else if (spill->line.file)
                 spill->dropped = true; /* one that stands twice is no answer */
-        else {
+        else if (!spill->dropped) {
                 r = memory_file_new(&spill->line.file);
                 if (r < 0)
                         spill_drop_result(spill, r);
