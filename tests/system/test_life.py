@@ -101,7 +101,7 @@ def test_no_worker_outlives_a_killed_broker(machine, alice, bob):
     old.kill()
     killed = time.monotonic()
     while any(process.alive() for process in processes):
-        assert time.monotonic() - killed < 1 * SLOWNESS, [str(process) for process in processes if process.alive()]
+        assert time.monotonic() - killed < 5 * SLOWNESS, [str(process) for process in processes if process.alive()]
         time.sleep(0.01)
 
     def works():

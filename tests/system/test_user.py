@@ -100,9 +100,18 @@ def test_no_worker_outlives_it(session):
     os.kill(int(session.show("mcp-exec.service", "MainPID")), signal.SIGKILL)
     killed = time.monotonic()
     while any(process.alive() for process in processes):
-        assert time.monotonic() - killed < 1 * SLOWNESS
+        assert time.monotonic() - killed < 5 * SLOWNESS
         time.sleep(0.01)
-    assert session.python("print(1)") == "1"
+
+    def works():
+        try:
+            return session.python("print(1)") == "1"
+        except AssertionError as error:
+            # dbus-broker takes the end of the old one for that of the new one where it hears of it late.
+            assert "unit failed" in str(error), error
+            return False
+
+    eventually(works, "the next call works")
 
 
 def test_the_end_of_a_worker_is_told(session):
