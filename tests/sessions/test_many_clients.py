@@ -10,7 +10,8 @@ from waiting import SLOWNESS, eventually
 
 def test_20_clients_on_one_process(service, cli, caller):
     needs_npm()
-    everything(service, pool={"max": 1, "queue": 200})
+    # Where a call that is cancelled goes on for longer than timeouts.stop, as it does there, its process would be replaced.
+    everything(service, pool={"max": 1, "queue": 200}, timeouts={"stop": 600})
     clients = subprocess.Popen([NODE, Path(__file__).with_name("many-clients.mjs"), "20", PROGRAM, "stdio", "everything"],
                                env={**cli.environment, "MCP_EXEC_TEST_NPM": str(npm_folder())}, stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
