@@ -270,6 +270,8 @@ static int method_start(sd_bus_message *message, void *userdata, sd_bus_error *e
         if (r == -EREMOTEIO)
                 r = sd_bus_error_set(error, ERROR_LAUNCH_FAILED, failure_message(&failure));
         failure_done(&failure);
+        if (r >= 0)
+                r = forward(root, message, start, error);
         if (r < 0) {
                 if (filed)
                         (void)unlink(path);
@@ -278,7 +280,7 @@ static int method_start(sd_bus_message *message, void *userdata, sd_bus_error *e
 
         remember(root, id, sd_bus_message_get_sender(message));
         log_info("starting a worker of %s for %s: %s", server, owner, id);
-        return forward(root, message, start, error);
+        return r;
 }
 
 static int stop_message(Root *root, const char *id, sd_bus_message **ret) {

@@ -11,8 +11,8 @@ static void let_go(UnitProcess *process) {
         unit_process_unwatch(process);
         for (size_t i = 0; i < 3; i++)
                 process->fds[i] = safe_close(process->fds[i]);
-        sd_event_source_disable_unref(process->patience);
-        process->patience = NULL;
+        process->patience = sd_event_source_disable_unref(process->patience);
+        process->again = sd_event_source_disable_unref(process->again);
 }
 
 void unit_process_finish(UnitProcess *process, const ProcessExit *exit) {

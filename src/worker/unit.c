@@ -12,6 +12,8 @@
 #define KILL_PATIENCE (5 * USEC_PER_SEC) /* for the news of a death that we caused */
 #define QUESTION_TIMEOUT (5 * USEC_PER_SEC)
 #define FLUSH_TIMEOUT USEC_PER_SEC
+#define PASSING_PATIENCE (10 * USEC_PER_SEC) /* for others to take the descriptors that are under way to them */
+#define PASSING_PAUSE (20 * USEC_PER_MSEC)
 
 /* Without an answer: whether it was heard shows in what happens. */
 static void send_order(UnitLauncher *launcher, const char *id, int signal) {
@@ -49,12 +51,47 @@ void unit_process_kill(UnitProcess *process) {
         send_order(process->launcher, process->id, SIGKILL);
 }
 
+static int on_again(sd_event_source *source, uint64_t usec, void *userdata);
+
+/* What's under way counts for all processes of a uid together, and root's can be many (unix(7), ETOOMANYREFS). */
+static int try_again(UnitProcess *process) {
+        uint64_t now;
+        int r = sd_event_now(process->launcher->event, CLOCK_MONOTONIC, &now);
+
+        if (r < 0)
+                return r;
+        if (process->try_until == 0)
+                process->try_until = now + PASSING_PATIENCE;
+        if (now >= process->try_until)
+                return -ETIME;
+
+        process->asked = false;
+        process->again = sd_event_source_disable_unref(process->again);
+        return sd_event_add_time_relative(process->launcher->event, &process->again, CLOCK_MONOTONIC, PASSING_PAUSE, 0,
+                                          on_again, process);
+}
+
+static void start_failed(UnitProcess *process, int error, const char *reason) {
+        if (error != ETOOMANYREFS)
+                unit_process_fail(process, reason);
+        else if (try_again(process) < 0)
+                unit_process_fail(process, "its pipes can't be passed to systemd: more descriptors are under way "
+                                           "between processes of one user than its RLIMIT_NOFILE (LimitNOFILE=)");
+}
+
+static void close_fds(UnitProcess *process) {
+        for (size_t i = 0; i < 3; i++)
+                process->fds[i] = safe_close(process->fds[i]);
+}
+
 static int on_started(sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
         UnitProcess *process = userdata;
         const sd_bus_error *e = sd_bus_message_get_error(reply);
 
-        if (!e)
+        if (!e) {
+                close_fds(process);
                 return 0;
+        }
 
         if (process->killed) {
                 unit_process_finish(process, &(ProcessExit){ .code = CLD_KILLED, .status = SIGKILL });
@@ -64,16 +101,14 @@ static int on_started(sd_bus_message *reply, void *userdata, sd_bus_error *error
         /* One whose answer was only lost may run. */
         if (sd_bus_error_has_names(e, SD_BUS_ERROR_NO_REPLY, SD_BUS_ERROR_TIMEOUT))
                 unit_process_kill(process);
-        unit_process_fail(process, e->message ?: e->name);
+        start_failed(process, sd_bus_error_get_errno(e), e->message ?: e->name);
         return 0;
 }
 
 static int call_start(UnitProcess *process, sd_bus_message *message) {
-        int r = sd_bus_call_async(process->launcher->bus, &process->slots[SLOT_START], message, on_started, process, 0);
-
-        for (size_t i = 0; i < 3; i++)
-                process->fds[i] = safe_close(process->fds[i]);
-        return r;
+        process->asked = true;
+        process->slots[SLOT_START] = sd_bus_slot_unref(process->slots[SLOT_START]);
+        return sd_bus_call_async(process->launcher->bus, &process->slots[SLOT_START], message, on_started, process, 0);
 }
 
 /* With the environment that the user's systemd has, which changes as sessions come, its unit can be told not to. */
@@ -107,7 +142,7 @@ static int on_environment(sd_bus_message *reply, void *userdata, sd_bus_error *e
         if (r >= 0)
                 r = call_start(process, message);
         if (r < 0)
-                unit_process_fail(process, r == -EREMOTEIO ? failure_message(&failure) : strerror(-r));
+                start_failed(process, -r, r == -EREMOTEIO ? failure_message(&failure) : strerror(-r));
 
         strings_free(inherited);
         failure_done(&failure);
@@ -126,6 +161,27 @@ static int start_on_system(UnitProcess *process) {
         return r < 0 ? r : call_start(process, message);
 }
 
+static int ask_start(UnitProcess *process) {
+        UnitLauncher *launcher = process->launcher;
+
+        if (!launcher->user)
+                return start_on_system(process);
+
+        process->slots[SLOT_ENVIRONMENT] = sd_bus_slot_unref(process->slots[SLOT_ENVIRONMENT]);
+        return sd_bus_call_method_async(launcher->bus, &process->slots[SLOT_ENVIRONMENT], SYSTEMD_NAME, SYSTEMD_PATH,
+                                        SYSTEMD_PROPERTIES, "Get", on_environment, process, "ss", SYSTEMD_MANAGER,
+                                        "Environment");
+}
+
+static int on_again(sd_event_source *source _unused_, uint64_t usec _unused_, void *userdata) {
+        UnitProcess *process = userdata;
+        int r = ask_start(process);
+
+        if (r < 0)
+                start_failed(process, -r, strerror(-r));
+        return 0;
+}
+
 static Process *unit_process_free(Process *p) {
         UnitProcess *process = (UnitProcess *)p;
 
@@ -136,9 +192,9 @@ static Process *unit_process_free(Process *p) {
                 unit_process_kill(process);
         process->exited = true;
         unit_process_unwatch(process);
-        for (size_t i = 0; i < 3; i++)
-                safe_close(process->fds[i]);
+        close_fds(process);
         sd_event_source_disable_unref(process->patience);
+        sd_event_source_disable_unref(process->again);
         TAILQ_REMOVE(&process->launcher->processes, process, link);
         server_config_unref(process->config);
         free(process->owner);
@@ -181,11 +237,9 @@ static int unit_start(Launcher *l, const ProcessSpec *spec, process_exit_handler
         if (r >= 0)
                 r = process->owner && process->object ? unit_process_watch(process) : -ENOMEM;
         if (r >= 0)
-                r = launcher->user
-                            ? sd_bus_call_method_async(launcher->bus, &process->slots[SLOT_ENVIRONMENT], SYSTEMD_NAME,
-                                                       SYSTEMD_PATH, SYSTEMD_PROPERTIES, "Get", on_environment, process,
-                                                       "ss", SYSTEMD_MANAGER, "Environment")
-                            : start_on_system(process);
+                r = ask_start(process);
+        if (r == -ETOOMANYREFS)
+                r = try_again(process);
         if (r < 0) {
                 process->exited = true;
                 unit_process_free(&process->process);
@@ -219,9 +273,10 @@ static void unit_signal(Process *p, int signal) {
         if (!process->patience)
                 (void)sd_event_add_time_relative(process->launcher->event, &process->patience, CLOCK_MONOTONIC,
                                                  KILL_PATIENCE, 0, on_patience, process);
-        if (process->slots[SLOT_ENVIRONMENT] && !process->slots[SLOT_START]) {
-                /* It hasn't been asked for yet, and won't be. From the loop, as handlers are. */
+        if (!process->asked) {
+                /* Nor will be. From the loop, as handlers are. */
                 process->slots[SLOT_ENVIRONMENT] = sd_bus_slot_unref(process->slots[SLOT_ENVIRONMENT]);
+                process->again = sd_event_source_disable_unref(process->again);
                 if (process->patience)
                         (void)sd_event_source_set_time(process->patience, 0);
         }

@@ -33,10 +33,12 @@ struct UnitProcess {
         ServerConfig *config;
         char id[TRANSIENT_ID_SIZE + 1], unit[TRANSIENT_NAME_MAX];
         char *owner, *object, *cgroup;
-        int fds[3]; /* until the unit is asked for */
+        int fds[3]; /* until systemd has them */
         sd_bus_slot *slots[_SLOT_MAX];
-        sd_event_source *patience;
+        sd_event_source *patience, *again;
+        uint64_t try_until; /* usec of CLOCK_MONOTONIC */
 
+        bool asked;        /* for its unit */
         bool started;      /* the job that starts it is done */
         char *job_result;  /* of that job, once it is over */
         char *state;       /* ActiveState, as last heard */

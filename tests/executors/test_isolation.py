@@ -225,15 +225,19 @@ def test_cancel_while_waiting_or_right_away(start):
     assert executor.run("4")["value"] == "4"
 
 
+def children_of(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return [int(child) for child in file.read().split()]
+    except OSError:
+        return []
+
+
 def family(executor):
     """All processes below it."""
     pending, found = [executor.process.pid], []
     while pending:
-        try:
-            with open(f"/proc/{(pid := pending.pop())}/task/{pid}/children") as file:
-                children = [int(child) for child in file.read().split()]
-        except OSError:
-            continue
+        children = children_of(pending.pop())
         found += children
         pending += children
     return found
@@ -253,13 +257,24 @@ def test_nothing_outlives_it(start, tmp_path, end):
     wait_for(lambda: not any(map(is_alive, pids)))
 
 
+def nursery_of(executor, dead=()):
+    """The parent of the calls' processes; that of one whose nursery is dead is the executor."""
+    for _ in range(1000):
+        answer = executor.request("tools/call", {"name": "run", "arguments": {"code": "import os; os.getppid()"}})
+        if "error" in answer:
+            assert "may have run" in answer["error"]["message"]
+        elif (parent := int(executor.check_run(answer)["value"])) not in (executor.process.pid, *dead):
+            return parent
+    raise AssertionError("no other nursery was started")
+
+
 def test_a_killed_nursery_is_replaced(start, tmp_path):
-    executor = start("fork", concurrency=2)
+    executor, dead = start("fork", concurrency=2), []
     executor.run("1")
     for _ in range(3):
         running = executor.start_run("import os, time\nwhile not os.path.exists('go'): time.sleep(0.005)\n'survived'")
-        nursery = int(executor.run("import os; os.getppid()")["value"])
-        os.kill(nursery, signal.SIGKILL)
+        dead.append(nursery_of(executor, dead))
+        os.kill(dead[-1], signal.SIGKILL)
         # A call that was given to a process of which nothing is known any more may have run: it isn't run again unasked.
         executor.start_run("3")
         answer = executor.receive()
@@ -272,6 +287,30 @@ def test_a_killed_nursery_is_replaced(start, tmp_path):
         answer = executor.receive()
         assert answer["id"] == running and executor.check_run(answer)["value"] == "'survived'"
         (tmp_path / "go").unlink()
+
+
+def test_a_killed_nursery_s_calls_are_not_strangers(start, tmp_path):
+    """They are the executor's of a sudden, which at that moment ends what an earlier call has left."""
+    executor = start("fork", concurrency=2)
+    wait = "import os, time\nopen('began-{0}', 'w').close()\nwhile not os.path.exists('go-{0}'): time.sleep(0.005)\n{1}"
+    orphan = executor.start_run(wait.format(1, "os._exit(7)"))
+    nursery = nursery_of(executor)
+    os.kill(nursery, signal.SIGKILL)
+    nursery = nursery_of(executor, [nursery])
+    running = executor.start_run(wait.format(2, "'survived'"))
+    wait_for((tmp_path / "began-2").exists)
+    orphans = set(children_of(executor.process.pid)) - {nursery}
+    executor.process.send_signal(signal.SIGSTOP)
+    (tmp_path / "go-1").touch()
+    wait_for(lambda: not any(map(is_alive, orphans)))
+    os.kill(nursery, signal.SIGKILL)
+    wait_for(lambda: not is_alive(nursery))
+    executor.process.send_signal(signal.SIGCONT)
+    answer = executor.receive()
+    assert answer["id"] == orphan and executor.check_run(answer)["exit_code"] == 7
+    (tmp_path / "go-2").touch()
+    answer = executor.receive()
+    assert answer["id"] == running and executor.check_run(answer)["value"] == "'survived'"
 
 
 def test_spares_are_kept_ahead(start):

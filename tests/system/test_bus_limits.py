@@ -1,11 +1,14 @@
-"""What the bus's policy, as it is installed, does for the service: few descriptors with a message, and what isn't read is known."""
+"""What the bus's policy, as it is installed, does for the service: few descriptors with a message, and what isn't read is known.
+And descriptors of others that are under way when ours are to be passed on."""
 
+import array
+import socket
 import time
 
 import pytest
 
-from caller import NAME, PATH, ROOT
-from machine import BROKER, SYSTEM_BUS, identity, main_process
+from caller import NAME, PATH, ROOT, fails
+from machine import BROKER, LAUNCHER, SYSTEM_BUS, drop_in, identity, main_process, systemctl
 from private_bus import chosen
 from processes import open_fds
 from raw_connection import ERROR, METHOD_RETURN, RawBus
@@ -57,7 +60,6 @@ def test_descriptors_by_the_thousands(machine, alice, bob, null):
                         connection.receive()
             most = max(most, len(open_fds(broker)))
             assert b"hi" in call()
-    print(before,most)
     assert most - before <= HELD + 100
     eventually(lambda: len(open_fds(broker)) <= before + 5, "they are closed", 30)
     assert main_process(BROKER).pid == broker
@@ -82,3 +84,45 @@ def test_the_service_may_ask_what_is_not_read(machine, alice, bob):
         assert b"limits.unread_bytes_per_connection " in body
     said = " ".join(str(record.get("MESSAGE")) for record in machine.journal())
     assert "success" in said and "may hold up all" not in said and "they are asked themselves" not in said
+
+
+@pytest.fixture
+def under_way(null):
+    """under_way(count) sends so many descriptors of root to a socket that nobody reads, until its result is called."""
+    pairs = []
+
+    def begin(count):
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        pairs.extend(pair)
+        for i in range(-(-count // 250)):
+            if i % 8 == 7:
+                pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+                pairs.extend(pair)
+            pair[0].sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null] * 250))])
+        return end
+
+    def end():
+        while pairs:
+            pairs.pop().close()
+
+    yield begin
+    end()
+
+
+def test_pipes_are_passed_on_when_others_have_read_theirs(machine, alice, under_way):
+    """The kernel counts what is under way between all processes of root, of which the launcher is one without privilege."""
+    machine.obedient(access={"users": ["alice"]}, env={"GIVEN": "value"})
+    systemctl("stop", LAUNCHER)
+    with drop_in(LAUNCHER, "[Service]\nLimitNOFILE=4096\n"):
+        end = under_way(5000)
+        call = alice.begin_tool("obedient", "pid")
+        time.sleep(1)
+        assert machine.worker("obedient")["State"] == "starting" and not call.done
+        end()
+        assert call.wait() and machine.worker("obedient")["State"] == "ready"
+        machine.root.invoke("StopServer", "s", "obedient")
+
+        under_way(5000)
+        with fails("LaunchFailed", r"pipes can't be passed.*LimitNOFILE="):
+            alice.tool_text("obedient", "pid")
+    systemctl("stop", LAUNCHER)

@@ -220,9 +220,12 @@ class ForkingSupervisor(Supervisor):
             self.give(runner, self.waiting.pop(0))
 
     def end_process(self, runner):
-        if runner.own_child:
-            return super().end_process(runner)
-        self.order(b"end %d " % runner.pid)
+        if not runner.own_child:
+            return self.order(b"end %d " % runner.pid)
+        while self.control and self.has_news():
+            self.on_control()  # which children there are: those that aren't known are ended as well
+        if runner in self.runners:
+            super().end_process(runner)
 
     def forget(self, runner):
         super().forget(runner)

@@ -275,7 +275,9 @@ class Supervisor:
             self.end_process(runner)
 
     def own_children(self):
-        return {runner.pid for runner in self.runners if runner.own_child and not runner.ending}
+        """Those of the runners, each of which is ended by itself. What made them may have ended a moment ago: then they are
+        ours, even if we don't know it yet."""
+        return {runner.pid for runner in self.runners}
 
     def end_process(self, runner):
         status, count, clean = end_child(runner.pid, self.own_children())
