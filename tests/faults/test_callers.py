@@ -18,7 +18,7 @@ from service import PYTHON, SANITIZED
 from waiting import SLOWNESS, eventually
 
 RATIO = float(os.environ.get("MCP_EXEC_TEST_RATIO", "0"))
-CALLS = int(os.environ.get("MCP_EXEC_TEST_PROBES", "60"))
+CALLS = int(os.environ.get("MCP_EXEC_TEST_PROBES", "1000" if RATIO else "60"))
 ENDLESS = ["endless"] if os.environ.get("MCP_EXEC_TEST_ENDLESS") else []
 MIB = 1024 * 1024
 # What of the installed policy a caller feels

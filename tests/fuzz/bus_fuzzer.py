@@ -385,6 +385,12 @@ def serve(folder, way, log_level="error"):
     return service
 
 
+def time_of_small_call(caller):
+    before = time.monotonic()
+    assert caller.tool_text("steady", "echo", {"message": "hi"}) == "hi"
+    return time.monotonic() - before
+
+
 def run(service, seed, seconds=None, rounds=None, way="bus", uid=None, say=lambda text: None):
     """Raises Finding. Returns the fuzzer, with its counts."""
     control = service.caller()
@@ -396,9 +402,9 @@ def run(service, seed, seconds=None, rounds=None, way="bus", uid=None, say=lambd
         while time.monotonic() < deadline and (rounds is None or fuzzer.rounds < rounds):
             fuzzer.round()
             if fuzzer.rounds % 50 == 0:
-                before = time.monotonic()
-                if control.tool_text("steady", "echo", {"message": "hi"}) != "hi" or time.monotonic() - before > 2 * SLOWNESS:
-                    raise Finding(f"a small call of another took {time.monotonic() - before:.1f} s")
+                took = time_of_small_call(control)
+                if took > 2 * SLOWNESS and (took := min(time_of_small_call(control) for _ in range(3))) > 2 * SLOWNESS:
+                    raise Finding(f"small calls of another take {took:.1f} s")  # not because the machine stood still
                 if not SANITIZED and service.private_memory() > memory + 64 * MIB:
                     raise Finding(f"memory has grown from {memory} to {service.private_memory()}")
                 if len(service.open_fds()) > fds + 300:
