@@ -28,12 +28,29 @@ void bus_reply_failure(sd_bus_message *message, const Failure *failure) {
         sd_bus_error_free(&error);
 }
 
+/* What sd-bus has a name of D-Bus for has that one. */
+static int reply_errno(sd_bus_message *message, int r, const sd_bus_error *error) {
+        sd_bus_error plain = SD_BUS_ERROR_NULL;
+        bool known;
+
+        if (sd_bus_error_is_set(error))
+                return sd_bus_reply_method_error(message, error);
+
+        (void)sd_bus_error_set_errno(&plain, r);
+        known = plain.name && strncmp(plain.name, "System.Error.", strlen("System.Error.")) != 0;
+        r = known ? sd_bus_reply_method_error(message, &plain)
+                  : sd_bus_reply_method_errorf(message, BUS_ERROR("Unavailable"), "It can't be done now: %s",
+                                               strerror(-r));
+        sd_bus_error_free(&plain);
+        return r;
+}
+
 void bus_answered(sd_bus_message *message, int r) {
         if (r >= 0)
                 return;
 
         log_warning("an answer can't be sent: %s", strerror(-r));
-        r = sd_bus_reply_method_errno(message, r, NULL);
+        r = reply_errno(message, r, NULL);
         if (r == -ENOMEM) {
                 _cleanup_(sd_event_unrefp) sd_event *event = NULL;
 
@@ -48,7 +65,7 @@ int bus_answer_error(sd_bus_message *message, int r, sd_bus_error *error) {
         if (r >= 0)
                 return r;
 
-        bus_answered(message, sd_bus_reply_method_errno(message, r, error));
+        bus_answered(message, reply_errno(message, r, error));
         sd_bus_error_free(error);
         return 1;
 }

@@ -24,7 +24,7 @@ void bus_answered(sd_bus_message *message, int r);
 
 /* What a method handler returns, once its error, if it has one, was handed to sd-bus as by bus_answered(): libsystemd
  * (252) drops the error that a handler returns where it has no memory to send it, and its caller would wait for ever.
- */
+ * An errno that D-Bus has no name for, as EMFILE, is Unavailable. */
 int bus_answer_error(sd_bus_message *message, int r, sd_bus_error *error);
 
 /* A vtable's entry calls answered_HANDLER. */

@@ -192,6 +192,8 @@ ROWS = [
          "faults/test_machine.py::test_no_descriptors_are_left"),
         ("emfile-files", "no file descriptor is left when a file of the configuration is read", "it is said, and the file is read later, by itself",
          "faults/test_machine.py::test_what_could_not_be_read_is_read_later"),
+        ("emfile-call-fd", "no file descriptor is left, or few, for a call that brings a file", "Unavailable says so; none stays open",
+         "faults/test_machine.py::test_files_when_no_descriptors_are_left"),
         ("emfile-private", "few file descriptors, many connections", "those are turned away; workers have what they need",
          "bus/test_private_abuse.py::test_few_file_descriptors"),
         ("enomem-start", "the n-th allocation of the start fails", "it serves, or says that it can't and ends", "faults/test_memory.py::test_the_start"),

@@ -42,6 +42,35 @@ def test_no_descriptors_are_left(service, onlooker, room):
     assert caller.tool_text("later", "echo", {"message": "hi"}) == "hi"
 
 
+@pytest.mark.parametrize("size", [2, 200_000])
+@pytest.mark.parametrize("room", range(1, 7))
+def test_files_when_no_descriptors_are_left(service, onlooker, room, size):
+    """A call that brings a file and wants one, whichever of the service's own can't be had: an error of the service says so."""
+    service.echo()
+    seen = onlooker()
+    caller = service.caller()
+    params = b'{"name":"echo","arguments":{"message":"' + b"x" * size + b'"}}'
+    caller.call_fd("echo", "tools/call", params)
+    eventually(lambda: not any("memfd" in to for to in service.open_fds().values()), "the files are closed", 10)
+    before = service.open_fds()
+    pid, limits = service.pid, resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+    highest = max(before)
+    free = sum(1 for fd in range(highest + 1) if fd not in before)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1 - free + room if room < free else highest + 1 + room - free, limits[1]))
+    try:
+        try:
+            assert b"x" * size in caller.call_fd("echo", "tools/call", params)
+            assert room > 1, "the file that came is one"
+        except CallFailed as error:
+            check_failure(error, ("Unavailable", "LimitsExceeded"), "file|descriptor|open")
+            assert room < 5
+        seen.look()
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    assert b"x" * size in caller.call_fd("echo", "tools/call", params)
+    eventually(lambda: service.open_fds() == before, "nothing of it is left", 10)
+
+
 def test_what_could_not_be_read_is_read_later(service, onlooker):
     """By itself: nothing tells that there are descriptors again."""
     onlooker()
