@@ -335,13 +335,10 @@ def test_large_messages(start):
 
 def test_many_calls_leave_no_descriptors(start):
     executor = start("fork", concurrency=2)
-    counts = []
-    for _ in range(2):
-        for _ in range(60):
-            executor.run("print(1)")
-        wait_for(lambda: len(os.listdir(f"/proc/{executor.process.pid}/fd")) < 40)
-        counts.append(len(os.listdir(f"/proc/{executor.process.pid}/fd")))
-    assert abs(counts[0] - counts[1]) <= 10
+    for _ in range(150):
+        executor.run("print(1)")
+    # Each process that waits for a call has four, and there may be several.
+    wait_for(lambda: len(os.listdir(f"/proc/{executor.process.pid}/fd")) < 40)
 
 
 # -- reset
