@@ -3,7 +3,8 @@
  * Who sends now and then is served as it comes. Behind what lies in the socket the next small call of somebody else may
  * wait: where there is more than that, it is read before anything else is done, a few messages of each are served at
  * once, and the rest waits here. Each turn of the loop reads on, and serves one of them: users in turn, and each one's
- * connections. What large messages of one user take is kept from others by a rest behind each, while others call. */
+ * connections. What large messages of one user take, or more on one connection than it may have under way, is kept from
+ * others by a rest behind each, while others call. */
 
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -23,6 +24,7 @@
 #define REST_NSEC 18                    /* for each byte of what is large: some four times what it takes to serve */
 #define REST_TIMES 5                    /* what was worked, from its beginning on: likewise */
 #define REST_MAX (100 * USEC_PER_MSEC)
+#define FLOOD_REST USEC_PER_MSEC /* for each: meanwhile a bus refuses what is too much, instead of handing it on */
 #define CONNECTION_REST (3 * USEC_PER_MSEC) /* for each: it is made, its calls are withdrawn, and it is closed */
 #define HEAVY ((uint64_t)1 << 20)
 #define COUNT_FROM (1 << 30)
@@ -103,6 +105,7 @@ static sd_bus_message *take_waiting(Service *service, Turn *turn) {
                         private_pause_reading(peer->connection, false);
         }
         quota_release_waiting(&service->manager->quota, turn->share->uid, waiting->bytes);
+        turn->n_waiting--;
         service->turns.n_waiting--;
         if (service->turns.n_waiting == 0 && service->turns.heavy) {
                 service->turns.heavy = false;
@@ -247,6 +250,8 @@ static void serve(Service *service, Turn *turn) {
 
         message = take_waiting(service, turn);
         note_active(&service->turns, share, service_now(service));
+        if (turn->n_waiting > service->manager->quota.settings.limits.calls_per_connection)
+                rest_for(service, share, &share->rests_until, FLOOD_REST);
         rest(service, share, bytes);
         bus_answered(message, peers_dispatch(service, message));
         sd_bus_message_unref(message);
@@ -323,6 +328,7 @@ static int wait_for_turn(Service *service, sd_bus_message *message, Peer *peer, 
                 TAILQ_INSERT_TAIL(&share->waiting, turn, link);
         TAILQ_INSERT_TAIL(&turn->waiting, waiting, link);
         turns->heavy = turns->heavy || service->manager->quota.counts.waiting_bytes > HEAVY;
+        turn->n_waiting++;
         turns->n_waiting++;
         if (peer->connection)
                 private_pause_reading(peer->connection, true);

@@ -24,7 +24,7 @@ typedef struct Turn {
         Share *share;
         TAILQ_HEAD(, Waiting) waiting;
         uint64_t round; /* in which it has had n_direct messages served as they came */
-        unsigned n_direct;
+        unsigned n_direct, n_waiting;
 } Turn;
 
 /* Of all */
