@@ -11,7 +11,7 @@ import pytest
 from caller import ALICE, DENIED, NAME, PATH, PROPERTIES, ROOT, another_user, fails, text_of
 from mock_polkit import CALL
 from processes import peak_memory, processor_time
-from raw_connection import RawBus
+from raw_connection import ERROR, RawBus
 from service import SANITIZED
 from waiting import SLOWNESS, eventually, settle
 
@@ -164,6 +164,11 @@ def test_descriptors_that_come_along_are_bounded(service, polkit, root):
             for raw in connections:
                 raw.begin_with_fds([null.fileno()] * 16, NAME, PATH, ROOT, "CallTool", b"echo", b"tool-%d" % i, b"")
     alive(root)
+    refused = 0
+    while refused < 120 - WAITING:
+        for raw in eventually(lambda: [raw for raw in connections if raw.waits()], "what is too much is refused"):
+            kind, fields, _ = raw.receive()
+            refused += kind == ERROR and fields[4].endswith("LimitsExceeded")
     assert len(service.open_fds()) - before <= WAITING * 16 + 16
     for raw in connections:
         raw.close()

@@ -8,6 +8,7 @@ import os
 import signal
 import struct
 import termios
+import time
 
 import pytest
 
@@ -293,3 +294,30 @@ def test_who_sends_little_waits_for_few_of_who_sends_much(way, users):
     assert len(order) == 46
     print(f"the last of the six: {order.index('little 5')}")
     assert order.index("little 5") < 30, order
+
+
+@pytest.mark.parametrize("way", ["bus"], indirect=True)
+def test_who_floods_rests_while_another_calls(way):
+    """1 ms behind each of what is more than he may have under way: so long a bus keeps the rest to itself."""
+    service, connect = way
+    service.echo(access=ACCESS)
+    service.caller().reload()
+    much, little, daemon = connect(uid=ALICE), connect(uid=BOB), service.daemon()
+    took = []
+    for _ in range(7):
+        for caller in (much, little):
+            caller.call_tool("echo", "echo", {"message": "hi"})
+        daemon.kill(signal.SIGSTOP)
+        try:
+            before = waits_in_sockets(daemon.pid)
+            calls = [little.begin_tool("echo", "echo", {"message": "hi"})]
+            calls += [much.begin_tool("echo", "echo", {"message": str(n)}) for n in range(100)]
+            eventually(lambda: waits_in_sockets(daemon.pid) - before > 100 * 128, "all have come")
+        finally:
+            daemon.kill(signal.SIGCONT)
+        begun = time.monotonic()
+        while not all(call.done for call in calls):
+            little.begin_tool("echo", "echo", {"message": "hi"}).wait()
+        took.append(time.monotonic() - begun)
+    print(f"100 calls took {', '.join(f'{seconds:.3f} s' for seconds in took)}")
+    assert sorted(took)[3] > 0.05
