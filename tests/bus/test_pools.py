@@ -244,7 +244,7 @@ def test_a_crash_loop_is_refused_with_the_time(service, caller):
     started = time.monotonic()
     with fails("Unavailable", r"\d+ ?s|second"):
         caller.call_tool("obedient", "pid")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     assert caller.server("obedient")["State"] == "failing"
     assert len(starts.read_text().splitlines()) in (3, 4)
 

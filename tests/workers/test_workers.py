@@ -629,7 +629,7 @@ def test_mood_late():
         worker.call(1, "late", ms=300)
         worker.cancel(1)
         worker.alive()
-        assert text_of(worker.message(), 1) == "late" and 0.29 < time.monotonic() - started < 2
+        assert text_of(worker.message(), 1) == "late" and time.monotonic() - started > 0.29
 
 
 def test_mood_drip():
