@@ -133,6 +133,7 @@ def test_many_held_calls_hurt_nobody_else(machine, mock, carol, bob):
     calls = [carol.begin_tool("python", "run", {"code": str(number)}) for number in range(100)]
     question = mock.asked()
     assert call(bob, "echo")
+    assert carol.property("Version"), "what it sent before has been read"
     eventually(lambda: sum(pending.done for pending in calls) == 100 - WAITING, "the rest is refused", timeout=4)
     question.answer(*NO)
     names = set()
