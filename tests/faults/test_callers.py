@@ -59,6 +59,7 @@ def test_another_users_call_comes_through(service, mood, way):
     root = service.caller()
     root.reload()
     fds, daemon = len(service.open_fds()), service.daemon()
+    names = len(root.bus.list_names())
     probe(service, address)
     alone = probe(service, address)
     memory = service.private_memory()
@@ -79,6 +80,7 @@ def test_another_users_call_comes_through(service, mood, way):
 
     # Nothing of him is left.
     assert service.daemon() == daemon, "the daemon was replaced"
+    eventually(lambda: len(root.bus.list_names()) <= names, "the bus has read all that he sent, which would start a service again", 30)
     eventually(lambda: root.property("CallsInFlight") == 0, "no call is left", 20)
 
     def all_is_closed():
